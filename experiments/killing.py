@@ -118,8 +118,8 @@ def lease_of(database: Path, number: int) -> str | None:
     """Return the lease of a running trial of an SQLite study, or None if no trial runs."""
     found = _ask(
         database,
-        "SELECT value_json FROM trials JOIN trial_user_attributes USING (trial_id) "
-        "WHERE number = ? AND state = 'RUNNING' AND key = 'lease' AND value_json != 'null'",
+        "SELECT value_json FROM trials JOIN trial_system_attributes USING (trial_id) "
+        "WHERE number = ? AND state = 'RUNNING' AND key = 'autoprune:trial:lease' AND value_json != 'null'",
         (number,),
     )
     return None if found is None else str(found[0])

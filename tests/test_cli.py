@@ -581,7 +581,7 @@ def test_trials_of_another_host_are_named_and_taken_over_on_request(
     study = open_study(url, "whole")
     trial = study.ask(TRIALS + 1)
     assert trial is not None
-    study.annotate(trial, lease=Lease("gone-box", 7, "boot:1").to_json())
+    study.store_fact(trial, "lease", Lease("gone-box", 7, "boot:1").to_json())
     arguments = ("resume", "whole", "--storage", url, "--set", f"search.trials={TRIALS + 1}")
     code, out, err = run_here(*arguments, cwd=workplace)
     assert code == 0, err

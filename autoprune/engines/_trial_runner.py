@@ -347,7 +347,7 @@ class TrialRunner:
         attempt.scores.extend(new)
         for score in new:
             self.study.store_score(attempt.trial.number, rung_step(score.index), score.score)
-        self.study.annotate(attempt.trial, **{SCORES: [asdict(score) for score in attempt.scores]})
+        self.study.store_fact(attempt.trial, SCORES, [asdict(score) for score in attempt.scores])
 
     def _store_outcome(
         self, attempt: _Attempt, *, reused: int | None = None, failure: str | None = None

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoprune.errors import ConfigError
-from autoprune.samplers._attributes import QUEUED, SCORES
+from autoprune.samplers._attributes import QUEUED, SCORES, fact_key, fact_of, has_fact, set_attribute
 from autoprune.samplers._context import EvolutionRates, SamplerContext
 from autoprune.samplers._moving_budget import PLANNED, MovingBudget
 from autoprune.samplers._past_trials import ENDED_BEFORE, OUTCOME
@@ -113,8 +113,12 @@ __all__ = [
     "SamplerSpec",
     "check_sampler",
     "distributions",
+    "fact_key",
+    "fact_of",
     "find_sampler",
+    "has_fact",
     "make_sampler",
+    "set_attribute",
     "trial_seed",
     "view_study",
 ]

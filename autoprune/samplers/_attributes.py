@@ -16,7 +16,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 SCORES = "scores"
-"""The user attribute that holds a trial's rungs with their scores, in order."""
+"""The fact that holds a trial's rungs with their scores, in order."""
+
+_FACT = "autoprune:trial:"
 
 _CONSTRAINTS = "constraints"
 """Prefix of Optuna's attributes of constraints."""
@@ -25,7 +27,26 @@ QUEUED = "fixed_params"
 """Optuna's attribute of a trial whose parameters were given when it was queued."""
 
 
-def set_attribute(study: optuna.Study, trial: FrozenTrial, key: str, value: Any) -> None:
+def fact_key(name: str) -> str:
+    """Return the system attribute of a trial that holds a fact."""
+    return f"{_FACT}{name}"
+
+
+def has_fact(trial: FrozenTrial, name: str) -> bool:
+    """Return whether a trial has a fact, in this or an earlier layout."""
+    return fact_key(name) in trial.system_attrs or name in trial.user_attrs
+
+
+def fact_of(trial: FrozenTrial, name: str, default: Any = None) -> Any:
+    """Return what autoprune has stored with a trial under a name.
+
+    Facts are system attributes, so that Optuna's dashboard lists the readable user attributes alone. Earlier
+    versions stored them as user attributes.
+    """
+    return trial.system_attrs.get(fact_key(name), trial.user_attrs.get(name, default))
+
+
+def set_attribute(study: optuna.Study, trial: FrozenTrial | optuna.Trial, key: str, value: Any) -> None:
     """Store a JSON value with a trial, through the view if the study is one."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 

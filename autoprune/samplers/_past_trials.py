@@ -21,11 +21,12 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.samplers._attributes import fact_of
 from autoprune.samplers._context import SamplerContext
 from autoprune.support.arrays import FloatArray, IntArray
 
 OUTCOME, ENDED_BEFORE = "outcome", "ended_before"
-"""The attribute with the outcome of a trial, and its key for the number of trials that ended before."""
+"""The fact with the outcome of a trial, and its key for the number of trials that ended before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ def levels_of(context: SamplerContext, ratios: FloatArray) -> IntArray:
 
 def place_of_end(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
     """Return the sort key of a trial's end: as the study counted ends, or by the clock if it did not."""
-    ended_before = int(trial.user_attrs.get(OUTCOME, {}).get(ENDED_BEFORE, -1))
+    ended_before = int(fact_of(trial, OUTCOME, {}).get(ENDED_BEFORE, -1))
     clock = trial.datetime_complete if ended_before < 0 else None
     return ended_before, clock or datetime.datetime.min, trial.number
 

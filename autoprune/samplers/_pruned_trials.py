@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.samplers._attributes import SCORES
+from autoprune.samplers._attributes import SCORES, fact_of
 from autoprune.samplers._past_trials import place_of_end
 
 PENALTY = 0.1
@@ -37,7 +37,7 @@ def as_climbed(trials: Sequence[FrozenTrial], rungs: int) -> dict[int, FrozenTri
     before: list[list[float]] = []
     shown = {}
     for trial in sorted((each for each in trials if each.state.is_finished()), key=place_of_end):
-        scores = [float(score["score"]) for score in trial.user_attrs.get(SCORES, ())]
+        scores = [float(score["score"]) for score in fact_of(trial, SCORES, ())]
         if trial.state == TrialState.FAIL or not scores:
             continue
         if trial.state == TrialState.PRUNED:

@@ -14,8 +14,12 @@ from pydantic import Field, field_validator, model_validator
 from autoprune.cost import COSTS
 from autoprune.support.schema import Strict
 
-FACTS_VERSION = 2
-"""Version of the facts that this package writes. Version 1 has the same keys, but no "version" among them."""
+FACTS_VERSION = 3
+"""Version of the facts that this package writes.
+
+Version 1 has the same keys, but no "version" among them. Studies of versions 1 and 2 hold the facts of trials
+in user attributes (see `fact_of`).
+"""
 
 _GROUPED = {"dense_costs": "dense", "limits": "budget"}
 

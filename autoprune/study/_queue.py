@@ -19,12 +19,13 @@ import datetime
 import logging
 import time
 from collections.abc import Container
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from autoprune.samplers import ENDED_BEFORE, OUTCOME
+from autoprune.samplers import ENDED_BEFORE, OUTCOME, fact_key, fact_of, has_fact
 from autoprune.study._trial_attributes import INTERRUPTIONS, LEASE, ORIGIN, PROPOSAL
 from autoprune.support.leases import CLAIM_S, Lease, is_alive
 
@@ -53,7 +54,9 @@ def claim_trial(study: optuna.Study, *, target: int, lease: Lease) -> Trial | No
     if storage.get_n_trials(study_id) >= target:
         return None
     # The trial and its lease are stored in one step: a kill leaves no running trial without a lease.
-    template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={LEASE: lease.to_json()})
+    template = optuna.trial.create_trial(
+        state=TrialState.RUNNING, system_attrs={fact_key(LEASE): lease.to_json()}
+    )
     template.datetime_start = datetime.datetime.now()
     return Trial(study, storage.create_new_trial(study_id, template))
 
@@ -64,7 +67,7 @@ def _claim_waiting(study: optuna.Study, trial: FrozenTrial, lease: Lease) -> boo
     try:
         if not storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
             return False
-        storage.set_trial_user_attr(trial._trial_id, LEASE, lease.to_json())
+        storage.set_trial_system_attr(trial._trial_id, fact_key(LEASE), lease.to_json())
     except UpdateFinishedTrialError:
         return False
     return True
@@ -84,7 +87,7 @@ def requeue_trial(study: optuna.Study, number: int) -> None:
     for key in storage.get_trial_system_attrs(trial_id):
         if ":relative_params" in key:
             storage.set_trial_system_attr(trial_id, key, "")
-    storage.set_trial_user_attr(trial_id, LEASE, None)
+    storage.set_trial_system_attr(trial_id, fact_key(LEASE), None)
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
@@ -105,19 +108,19 @@ def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
     """
     storage, trial_id = study._storage, seen._trial_id
     # Without a lease, the process died while it claimed the trial: that is not the trial's fault.
-    died = int(seen.user_attrs.get(INTERRUPTIONS, 0)) + (_lease_of(seen) is not None)
+    died = int(fact_of(seen, INTERRUPTIONS, 0)) + (_lease_of(seen) is not None)
     with contextlib.suppress(UpdateFinishedTrialError):
         if _attempt(_read(study, seen.number)) != _attempt(seen):
             return False
-        storage.set_trial_user_attr(trial_id, INTERRUPTIONS, died)
+        storage.set_trial_system_attr(trial_id, fact_key(INTERRUPTIONS), died)
         if died < MAX_INTERRUPTIONS:
             requeue_trial(study, seen.number)
             return True
         reason = f"its process died {died} times while it ran."
         _log.warning("trial %d failed: %s", seen.number, reason)
-        outcome = {"failure": reason, ENDED_BEFORE: count_ended(study)}
-        storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
-        storage.set_trial_user_attr(trial_id, LEASE, None)
+        outcome: Any = {"failure": reason, ENDED_BEFORE: count_ended(study)}
+        storage.set_trial_system_attr(trial_id, fact_key(OUTCOME), outcome)
+        storage.set_trial_system_attr(trial_id, fact_key(LEASE), None)
         storage.set_trial_state_values(trial_id, TrialState.FAIL)
     return False
 
@@ -176,7 +179,7 @@ def _is_ours(trial: FrozenTrial) -> bool:
     if it ran before. A trial that a user queued with `optuna.Study.enqueue_trial` has neither. It looks like
     a trial that another program took from the queue, and is left alone.
     """
-    return any(key in trial.user_attrs for key in (LEASE, PROPOSAL, ORIGIN))
+    return ORIGIN in trial.user_attrs or any(has_fact(trial, name) for name in (LEASE, PROPOSAL))
 
 
 def _attempt(trial: FrozenTrial) -> tuple[int, TrialState, datetime.datetime | None, str | None]:
@@ -194,7 +197,7 @@ def _running(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _lease_of(trial: FrozenTrial) -> Lease | None:
-    return Lease.from_json(trial.user_attrs.get(LEASE))
+    return Lease.from_json(fact_of(trial, LEASE))
 
 
 def _claim_of(trial: FrozenTrial) -> str | None:

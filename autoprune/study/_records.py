@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from autoprune.config.rungs import RungScore
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
-from autoprune.samplers import ENDED_BEFORE, OUTCOME
+from autoprune.samplers import OUTCOME, fact_of
 from autoprune.space import Candidate
-from autoprune.study._trial_attributes import ORIGIN, PROPOSAL, SAMPLER, OutcomeAttribute, read_attributes
+from autoprune.study._trial_attributes import ORIGIN, SAMPLER, OutcomeAttribute, read_attributes
 from autoprune.support.schema import read_as
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
@@ -184,30 +184,15 @@ def is_warm_start(trial: FrozenTrial) -> bool:
 
 def took_scores(trial: FrozenTrial) -> bool:
     """Return whether a trial took the scores of another trial with its widths, and was not scored itself."""
-    return trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
+    return fact_of(trial, OUTCOME, {}).get("reused") is not None
 
 
-def proposal_attributes(
-    widths: Candidate, costs: Mapping[str, float], *, seed: int, device: str, origin: str
-) -> dict[str, Any]:
-    """Return the attributes to store with a trial as soon as its widths are known.
-
-    This package reads PROPOSAL and the origin. The other flat values are for people who sort trials in
-    Optuna's dashboard or data frame.
-    """
+def proposal_fact(widths: Candidate, costs: Mapping[str, float], *, seed: int, device: str) -> dict[str, Any]:
+    """Return the fact to store with a trial as soon as its widths are known."""
     proposal = {"widths": dict(widths), **costs, "seed": seed, "device": device}
     if widths.criteria:
         proposal["criteria"] = widths.criteria
-    return {**costs, ORIGIN: origin, PROPOSAL: proposal}
-
-
-def outcome_attributes(
-    seconds: float, ended_before: int, *, reused: int | None = None, failure: str | None = None
-) -> dict[str, Any]:
-    """Return the attributes to store when a trial ends: OUTCOME, and flat values for people."""
-    flat = {"seconds": seconds} if failure is None else {"seconds": seconds, "failure": failure}
-    known = {"seconds": seconds, ENDED_BEFORE: ended_before, "reused": reused, "failure": failure}
-    return {**flat, OUTCOME: known}
+    return proposal
 
 
 def read_record(

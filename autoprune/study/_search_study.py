@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError, abridged
-from autoprune.samplers import PLANNED, QUEUED
+from autoprune.samplers import ENDED_BEFORE, OUTCOME, PLANNED, QUEUED, fact_key, fact_of, set_attribute
 from autoprune.space import Candidate
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
@@ -33,13 +33,13 @@ from autoprune.study._race import LEASE, RACE, Race, RaceEntry, RaceResult, entr
 from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
-    outcome_attributes,
-    proposal_attributes,
+    proposal_fact,
     read_record,
 )
+from autoprune.study._shown_attributes import shown_outcome, shown_proposal
 from autoprune.study._sound_trials import sound_view
 from autoprune.study._storage_errors import storage_errors
-from autoprune.study._trial_attributes import DEATHS, ORIGIN, SAMPLER
+from autoprune.study._trial_attributes import DEATHS, ORIGIN, PROPOSAL, SAMPLER
 from autoprune.support.leases import CLAIM_S, Lease, TakenOverError, is_alive, this_process
 
 SCORE = "score"
@@ -322,10 +322,15 @@ class SearchStudy:
             return queue.count_ended(self.optuna)
 
     def annotate(self, trial: Trial, **attributes: Any) -> None:
-        """Store attributes of a trial's record."""
+        """Store user attributes of a trial, for people."""
         with storage_errors(self.url):
             for key, value in attributes.items():
                 trial.set_user_attr(key, value)
+
+    def store_fact(self, trial: Trial, name: str, value: Any) -> None:
+        """Store a fact of a trial, which its record is made of."""
+        with storage_errors(self.url):
+            set_attribute(self.optuna, trial, fact_key(name), value)
 
     def store_proposal(
         self, trial: Trial, widths: Candidate, costs: Mapping[str, float], *, seed: int, device: str
@@ -333,18 +338,22 @@ class SearchStudy:
         """Store the candidate of a trial as soon as its widths are known."""
         planned = self._trial(trial.number).system_attrs.get(PLANNED)
         origin = planned[0] if planned else trial.user_attrs.get(ORIGIN, SAMPLER)
-        self.annotate(trial, **proposal_attributes(widths, costs, seed=seed, device=device, origin=origin))
+        shown = shown_proposal(widths, costs, self.facts, self.objectives)
+        self.annotate(trial, **{ORIGIN: origin, **shown})
+        self.store_fact(trial, PROPOSAL, proposal_fact(widths, costs, seed=seed, device=device))
 
     def store_outcome(
         self, trial: Trial, seconds: float, *, reused: int | None = None, failure: str | None = None
     ) -> None:
         """Store how a trial ends. Call it before `tell`: a trial that has ended takes no attributes."""
-        self.annotate(trial, **outcome_attributes(seconds, self.ended(), reused=reused, failure=failure))
+        self.annotate(trial, **shown_outcome(reused=reused, failure=failure))
+        known = {"seconds": seconds, ENDED_BEFORE: self.ended(), "reused": reused, "failure": failure}
+        self.store_fact(trial, OUTCOME, known)
 
     def count_death(self, trial: Trial) -> int:
         """Count a worker process that died while it scored a trial. Return the number of such deaths."""
-        deaths = int(trial.user_attrs.get(DEATHS, 0)) + 1
-        self.annotate(trial, **{DEATHS: deaths})
+        deaths = int(fact_of(self._trial(trial.number), DEATHS, 0)) + 1
+        self.store_fact(trial, DEATHS, deaths)
         return deaths
 
     def storage_errors(self) -> AbstractContextManager[None]:

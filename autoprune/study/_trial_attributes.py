@@ -16,13 +16,16 @@ from pydantic import AfterValidator, Field
 from autoprune.cost import COSTS
 from autoprune.errors import StudyError
 from autoprune.graph.blocks import SUFFIX
-from autoprune.samplers import ENDED_BEFORE, OUTCOME, PLANNED, PROPOSED, QUEUED, SCORES
+from autoprune.samplers import ENDED_BEFORE, OUTCOME, PLANNED, PROPOSED, QUEUED, SCORES, fact_of, has_fact
 from autoprune.samplers.cmaes import START
 from autoprune.support.schema import Strict, read_as
 
-PROPOSAL, ORIGIN, LEASE = "proposal", "origin", "lease"
-INTERRUPTIONS, DEATHS = "interruptions", "deaths"
-"""User attributes of a trial, with OUTCOME and SCORES. To store one is a commit, which takes milliseconds."""
+ORIGIN = "origin"
+"""The user attribute of a trial that names who proposed it."""
+
+PROPOSAL, LEASE, INTERRUPTIONS, DEATHS = "proposal", "lease", "interruptions", "deaths"
+FACTS = (PROPOSAL, LEASE, INTERRUPTIONS, DEATHS, SCORES, OUTCOME)
+"""The facts of a trial (see `fact_of`). To store one is a commit, which takes milliseconds."""
 
 SAMPLER = "sampler"
 """The origin of a trial that was not queued: its sampler proposed it."""
@@ -95,7 +98,7 @@ class LeaseAttribute(Strict):
 
 
 class TrialAttributes(Strict):
-    """The user attributes of a trial that autoprune stores."""
+    """The facts and the origin of a trial that autoprune stores."""
 
     proposal: ProposalAttribute | None = None
     scores: list[ScoreAttribute] = Field(default_factory=list)
@@ -126,7 +129,10 @@ def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
         StudyError: the trial is damaged. The message names the trial and the first wrong value.
     """
     where = f"trial {trial.number}"
-    attributes: TrialAttributes = _read(TrialAttributes, trial.user_attrs, where)
+    known = {name: fact_of(trial, name) for name in FACTS if has_fact(trial, name)}
+    if ORIGIN in trial.user_attrs:
+        known[ORIGIN] = trial.user_attrs[ORIGIN]
+    attributes: TrialAttributes = _read(TrialAttributes, known, where)
     for name, cost in attributes.proposal.costs.items() if attributes.proposal else ():
         _read(Amount, cost, f"{where}: {PROPOSAL}.{name}")
     kept = {"proposed": PROPOSED, "start": START, "queued": QUEUED, "planned": PLANNED}

@@ -23,6 +23,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from autoprune.samplers import fact_key
+
+_FACTS = ("proposal", "scores", "outcome", "lease", "interruptions", "deaths")
+
 _RAW = "@raw@"
 """Stands in JSON for a text that `json` would not write, such as brackets nested 100,000 deep."""
 
@@ -97,9 +101,11 @@ def _attribute(
     study: str = "tiny",
 ) -> None:
     """Damage what an SQLite study keeps: an attribute of the study, or of the trial of a number."""
-    table, column = (
-        ("study_user_attributes", "study_id") if of == "study" else ("trial_user_attributes", "trial_id")
-    )
+    table, column = "study_user_attributes", "study_id"
+    if of != "study":
+        is_fact = key in _FACTS
+        table, column = f"trial_{'system' if is_fact else 'user'}_attributes", "trial_id"
+        key = fact_key(key) if is_fact else key
     with closing(sqlite3.connect(path)) as file, file:
         (study_id,) = file.execute("SELECT study_id FROM studies WHERE study_name = ?", (study,)).fetchone()
         owner = study_id

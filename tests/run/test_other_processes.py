@@ -9,6 +9,7 @@ import pytest
 
 from autoprune.run import Event, Stage
 from autoprune.run._other_processes import report_unended
+from autoprune.samplers import fact_key
 from autoprune.study import SearchStudy, open_study
 from autoprune.support.leases import Lease
 from tests.engines.toy import new_study
@@ -28,7 +29,7 @@ def told(study: SearchStudy) -> list[str]:
 def hold(study: SearchStudy, number: int, lease: Lease) -> None:
     assert study.ask(number + 1) is not None
     trial = study.optuna.get_trials()[number]
-    study.optuna._storage.set_trial_user_attr(trial._trial_id, "lease", lease.to_json())
+    study.optuna._storage.set_trial_system_attr(trial._trial_id, fact_key("lease"), lease.to_json())
 
 
 def test_nothing_is_reported_if_every_trial_has_ended(study: SearchStudy) -> None:

@@ -56,15 +56,15 @@ def test_a_changed_config_leaves_the_facts_as_the_version_before_stored_them(url
     ("version", "message"),
     [
         ("version 1", r"chosen\.ranking is missing"),  # without which no search can go on
-        ("version 3", "a later version of autoprune made this study"),
+        ("version 4", "a later version of autoprune made this study"),
     ],
 )
 def test_a_study_that_cannot_be_read_is_refused_in_one_line(url: str, version: str, message: str) -> None:
     stored = open_study(url, "earlier").optuna
     header = stored.user_attrs["autoprune"]
     chosen = {key: value for key, value in header["chosen"].items() if key != "ranking"}
-    if version == "version 3":
-        chosen["version"] = 3
+    if version == "version 4":
+        chosen["version"] = 4
     stored.set_user_attr("autoprune", {**header, "chosen": chosen})
     with pytest.raises(StudyError, match=f"^earlier: .*{message}") as caught:
         open_study(url, "earlier")

@@ -76,7 +76,7 @@ def test_letters_that_need_escapes_make_no_attribute_too_long(tmp_path: Path, le
 
 def test_a_short_header_stays_whole_as_earlier_versions_know_it(study: optuna.Study) -> None:
     write_header(study, SHORT)
-    assert study.user_attrs == {HEADER: stored(SHORT, version=2)}
+    assert study.user_attrs == {HEADER: stored(SHORT, version=3)}
     assert read_header(study) == SHORT
 
 
@@ -272,7 +272,7 @@ def test_a_damaged_measurement_is_one_line(tmp_path: Path, values: Any) -> None:
 
 def test_facts_of_a_later_version_are_refused(study: optuna.Study) -> None:
     """Whatever else the later version changed: its facts are not checked against this version's schema."""
-    study.set_user_attr(HEADER, {**WHOLE, "chosen": {"version": 3, "ranking": []}})
-    message = "^toy: a later version of autoprune made this study .*version 3, .* up to 2.*; update autoprune"
+    study.set_user_attr(HEADER, {**WHOLE, "chosen": {"version": 4, "ranking": []}})
+    message = "^toy: a later version of autoprune made this study .*version 4, .* up to 3.*; update autoprune"
     with pytest.raises(StudyError, match=message):
         read_header(study)

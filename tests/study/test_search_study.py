@@ -19,7 +19,7 @@ import autoprune
 from autoprune.config.rungs import RungScore
 from autoprune.engines import Job, TrialRunner, run_search
 from autoprune.errors import StudyError
-from autoprune.samplers import ENDED_BEFORE, OUTCOME
+from autoprune.samplers import ENDED_BEFORE, OUTCOME, fact_key, fact_of
 from autoprune.study import (
     MeasuredLatency,
     SearchStudy,
@@ -243,7 +243,9 @@ def test_trials_of_living_processes_are_left_alone_and_dead_ones_queued(url: str
         4: Lease(here, sleeper.pid, _started(sleeper.pid) or ""),
     }
     for number, lease in owners.items():
-        study.optuna._storage.set_trial_user_attr(trials[number]._trial_id, "lease", lease.to_json())
+        study.optuna._storage.set_trial_system_attr(
+            trials[number]._trial_id, fact_key("lease"), lease.to_json()
+        )
     assert study.requeue_dead() == [1]
     assert study.requeue_dead() == []
     assert study.held_elsewhere() == {2: "elsewhere"}
@@ -293,12 +295,12 @@ def test_who_loses_the_race_for_a_waiting_trial_leaves_its_lease_alone(
     winner, loser = open_study(url, "toy"), open_study(url, "toy")
     stale = loser.optuna.get_trials(states=(TrialState.WAITING,))
     assert winner.ask(1) is not None
-    lease = winner.optuna.get_trials()[0].user_attrs["lease"]
+    lease = fact_of(winner.optuna.get_trials()[0], "lease")
     monkeypatch.setattr(loser.optuna._storage, "get_all_trials", lambda *args, **kwargs: stale)
     other = Lease("elsewhere", 7, "boot:1")
     monkeypatch.setattr("autoprune.study._search_study.this_process", lambda: other)
     assert loser.ask(1) is None
-    assert open_study(url, "toy").optuna.get_trials()[0].user_attrs["lease"] == lease
+    assert fact_of(open_study(url, "toy").optuna.get_trials()[0], "lease") == lease
 
 
 def test_a_trial_that_is_just_being_claimed_is_not_taken_for_a_dead_one(
@@ -313,7 +315,7 @@ def test_a_trial_that_is_just_being_claimed_is_not_taken_for_a_dead_one(
     assert storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
     def write_lease(seconds: float) -> None:
-        storage.set_trial_user_attr(trial._trial_id, "lease", this_process().to_json())
+        storage.set_trial_system_attr(trial._trial_id, fact_key("lease"), this_process().to_json())
 
     monkeypatch.setattr("autoprune.study._queue.time.sleep", write_lease)
     assert study.requeue_dead() == []
@@ -325,7 +327,7 @@ DEAD = Lease(socket.gethostname(), 2**22 + 1, "boot:1", claim="dead")
 def leave_dead(study: SearchStudy, number: int) -> None:
     """Make a running trial look as if the process that runs it had died."""
     trial = study.optuna.get_trials()[number]
-    study.optuna._storage.set_trial_user_attr(trial._trial_id, "lease", DEAD.to_json())
+    study.optuna._storage.set_trial_system_attr(trial._trial_id, fact_key("lease"), DEAD.to_json())
 
 
 def score_to_the_end(runner: TrialRunner, job: Job) -> list[bool]:
@@ -452,7 +454,7 @@ def test_a_trial_that_optuna_began_elsewhere_is_left_alone(url: str) -> None:
     assert study.ask(3) is not None
     study.requeue(2)
     for trial in study.optuna.get_trials()[1:]:
-        study.optuna._storage.set_trial_user_attr(trial._trial_id, "lease", None)
+        study.optuna._storage.set_trial_system_attr(trial._trial_id, fact_key("lease"), None)
         study.optuna._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
     assert study.requeue_dead(other_hosts=True) == [1, 2]
     assert study.optuna.get_trials()[0].state == TrialState.RUNNING
@@ -490,7 +492,7 @@ def test_outcomes_keep_the_order_in_which_trials_ended(url: str) -> None:
         else:
             score_to_the_end(runner, job)
     trials = open_study(url, "toy").optuna.get_trials()
-    assert [trial.user_attrs[OUTCOME][ENDED_BEFORE] for trial in trials] == [2, 0, 1]
+    assert [fact_of(trial, OUTCOME)[ENDED_BEFORE] for trial in trials] == [2, 0, 1]
 
 
 def test_a_commit_survives_a_power_cut(tmp_path: Path) -> None:

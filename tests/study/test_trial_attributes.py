@@ -17,10 +17,11 @@ from autoprune.cost import COSTS
 from autoprune.engines import run_search
 from autoprune.errors import StudyError
 from autoprune.reporting._agreement import agreements
-from autoprune.samplers import PROPOSED, SAMPLERS, distributions
+from autoprune.samplers import PROPOSED, SAMPLERS, distributions, fact_key
 from autoprune.study import SearchStudy, create_study, open_study
 from autoprune.study._pareto import front_of
 from autoprune.study._records import read_record
+from autoprune.study._trial_attributes import FACTS as FACTS_OF_TRIALS
 from autoprune.study._trial_attributes import read_attributes
 from tests.engines.toy import FACTS, IDENTITY, make_toy, new_study, toy_runner, toy_space
 
@@ -86,7 +87,15 @@ def damaged(place: str, to: Any) -> dict[str, Any]:
     return changed(str(name), *path, to=to)
 
 
-def trial_with(attributes: dict[str, Any], state: TrialState = TrialState.COMPLETE) -> FrozenTrial:
+def trial_with(
+    attributes: dict[str, Any], state: TrialState = TrialState.COMPLETE, *, earlier: bool = False
+) -> FrozenTrial:
+    """A trial with its facts in system attributes, or in user attributes as earlier versions stored them."""
+    facts = (
+        {}
+        if earlier
+        else {fact_key(name): attributes[name] for name in FACTS_OF_TRIALS if name in attributes}
+    )
     ranges = distributions(toy_space().variables)
     finished = state.is_finished()
     return create_trial(
@@ -94,13 +103,15 @@ def trial_with(attributes: dict[str, Any], state: TrialState = TrialState.COMPLE
         values=[0.5] if state == TrialState.COMPLETE else None,
         params={name: (each.low + each.high) / 2 for name, each in ranges.items()} if finished else {},
         distributions=dict(ranges) if finished else {},
-        user_attrs=attributes,
+        user_attrs={name: value for name, value in attributes.items() if fact_key(name) not in facts},
+        system_attrs=facts,
         intermediate_values={1: 0.5, 3: 0.5} if finished else {},
     )
 
 
-def test_sound_attributes_read_back() -> None:
-    record = read_record(trial_with(SOUND))
+@pytest.mark.parametrize("earlier", [False, True])
+def test_sound_attributes_read_back(earlier: bool) -> None:
+    record = read_record(trial_with(SOUND, earlier=earlier))
     assert record.widths == WIDTHS
     assert record.costs == {"macs": 1000, "params": 100.0}
     assert [score.score for score in record.scores] == [0.5, 0.5]
@@ -149,7 +160,7 @@ def test_a_complete_trial_has_one_finite_value_an_objective(values: list[float])
 )
 def test_attributes_that_samplers_store_are_checked_too(key: str, value: Any) -> None:
     trial = trial_with(SOUND)
-    trial.system_attrs = {key: value}
+    trial.system_attrs = {**trial.system_attrs, key: value}
     with pytest.raises(StudyError, match=r"^trial -1: .*; it is left out$"):
         read_attributes(trial, objectives=1)
 
@@ -214,11 +225,19 @@ def test_pruned_trials_of_the_earlier_layout_are_read_as_pruned(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("objectives", [("score",), ("score", "macs", "params")])
-def test_who_opens_the_study_in_optuna_finds_names_and_flat_values(
+def test_who_opens_the_study_in_optuna_finds_names_and_readable_attributes(
     objectives: tuple[str, ...], tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    study = new_study(url, objectives)
+    dense = {"macs": 10**5, "params": 10**4}
+    facts = FACTS.model_copy(
+        update={
+            "dense_costs": dense,
+            "dense_widths": dict.fromkeys(WIDTHS, 16),
+            "limits": dict(toy_space().budget.limits),
+        }
+    )
+    study = create_study(url, "toy", config={}, identity=IDENTITY, facts=facts, objectives=objectives)
     runner = toy_runner(study, "gp", trials=4)
     names = [variable.name for variable in runner.space.variables]
     study.enqueue(dict.fromkeys(names, 0.5), origin="uniform")
@@ -226,8 +245,18 @@ def test_who_opens_the_study_in_optuna_finds_names_and_flat_values(
     opened = optuna.load_study(storage=url, study_name="toy")
     assert opened.metric_names == list(objectives)
     for trial, record in zip(opened.trials, study.records(), strict=True):
-        flat = {name: value for name, value in trial.user_attrs.items() if not isinstance(value, dict | list)}
-        assert flat == {**record.costs, "origin": record.origin, "seconds": record.seconds}
+        limits = runner.space.budget.limits
+        widths = {name: f"{width}/16" for name, width in record.widths.items()}
+        macs, params = (COSTS[name].unit.write(record.costs[name]) for name in ("macs", "params"))
+        shares = {
+            f"{COSTS[name].label}, % of dense": 100 * record.costs[name] / dense[name] for name in dense
+        }
+        assert trial.user_attrs == {
+            "origin": record.origin,
+            **{name: pytest.approx(share, abs=0.006) for name, share in shares.items()},
+            "costs": f"{macs} (limit {COSTS['macs'].unit.write(limits['macs'])}), params {params}",
+            "widths": ", ".join(f"{name} {width}" for name, width in widths.items()),
+        }
         assert trial.constraints.keys() == runner.space.budget.limits.keys()
         assert max(trial.constraints.values()) <= 0
     assert [trial.user_attrs["origin"] for trial in opened.trials] == ["uniform"] + ["sampler"] * 3
