@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from autoprune.run import (
         bench,
         best,
+        budget_curve,
+        error_curves,
         export,
         finetune,
         inspect,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         report,
         resume,
         search,
+        sensitivity_curves,
         train,
     )
     from autoprune.tracing import trace
@@ -43,6 +46,8 @@ __all__ = [
     "Prunable",
     "bench",
     "best",
+    "budget_curve",
+    "error_curves",
     "export",
     "finetune",
     "inspect",
@@ -60,6 +65,7 @@ __all__ = [
     "save_moments",
     "save_pruned",
     "search",
+    "sensitivity_curves",
     "trace",
     "train",
     "verify",
@@ -76,6 +82,8 @@ _HOMES = {
     "run": (
         "bench",
         "best",
+        "budget_curve",
+        "error_curves",
         "export",
         "finetune",
         "inspect",
@@ -84,6 +92,7 @@ _HOMES = {
         "report",
         "resume",
         "search",
+        "sensitivity_curves",
         "train",
     ),
     "tracing": ("trace",),

@@ -6,6 +6,8 @@ Example:
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,6 +18,7 @@ from autoprune.config._presets import fill_preset
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError, suggest
 from autoprune.support.toml import parse_toml, read_toml
+from autoprune.support.userfunction import path_of
 
 
 def embedded_configs() -> tuple[str, ...]:
@@ -30,7 +33,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     """Read and check a configuration. The preset that flow.method names fills the keys that it leaves out.
 
     Args:
-        source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections.
+        source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections. In a
+            mapping, functions, classes and objects may stand for their names.
         overrides: "section.key=value" strings. The value is TOML, and a bare word is a string. If a key
             occurs twice, the later value is used.
 
@@ -38,7 +42,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: the file is missing or no TOML, a key is unknown, or a value has the wrong type.
     """
     if isinstance(source, Mapping):
-        where, values = "config", dict(source)
+        where, values = "config", _as_in_toml(source)
     else:
         where = str(source)
         values = _read_toml(where)
@@ -47,6 +51,18 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         set_key(values, *parse_override(override))
     values = fill_preset(values)
     return parse_settings(values, where=where if not overrides else f"{where} with --set")
+
+
+def _as_in_toml(value: Any) -> Any:
+    """Return a value of a mapping with names for functions, classes, objects and paths, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _as_in_toml(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_in_toml(each) for each in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    is_object = callable(value) or dataclasses.is_dataclass(value) or hasattr(value, "compute")
+    return path_of(value) if is_object else value
 
 
 def _read_toml(source: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from autoprune.run._problem import measures_of, with_measures
 from autoprune.run._resolve import resolve_stored
 from autoprune.run._reuse import stored_library
 from autoprune.run._run import Run
+from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._spec import ConfigSource
 from autoprune.run._statistics import MeasurementContext
 from autoprune.run._stored_config import stored_ranking
@@ -43,9 +44,9 @@ POINTS = 9
 """Budgets of a curve, evenly spaced, both ends included."""
 
 
-@entry(study=str, storage=(str, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
+@entry(study=STUDY, storage=(str, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
 def budget_curve(
-    study: str,
+    study: StudyRef,
     storage: str | None = None,
     *,
     budget: str,
@@ -61,7 +62,7 @@ def budget_curve(
     The study must not have searched these budgets. Its error library is measured now if the study has none.
 
     Args:
-        study: name of the study.
+        study: name of the study, or a result that belongs to it.
         storage: URL of its storage, runs/STUDY.db by default.
         budget: a key of [budget] with its smallest and largest amount, such as "flops=20%..60%".
         outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
@@ -76,17 +77,23 @@ def budget_curve(
         ConfigError: the budget is malformed, or the study does not know its cost.
         BudgetError: no plan meets one of the budgets. The message names the smallest reachable cost.
         StudyError: model or data differ from those of the study, or it names code that is not trusted.
+
+    Example:
+        curve = autoprune.budget_curve("digits", budget="flops=20%..60%")
+        [(point.limit, point.error) for point in curve.points]
     """
-    with watching(watch) as show, open_run(study, storage, trust=trust, config=config) as stored:
+    name, url, session = of_study(study, storage, Session(model, data, config))
+    with watching(watch) as show, open_run(name, url, trust=trust, config=session.config) as stored:
         opened = stored.study
         limits = read_range(budget, opened.facts.dense_costs)
         check_outputs(outputs, opened.url, stored.spec)
-        run = resolve_stored(opened, stored.running, given_dense(model, data, stored.running), show)
+        given = given_dense(session.model, session.data, stored.running)
+        run = resolve_stored(opened, stored.running, given, show)
         library = _library(run, opened)
         points = tuple(_point(run, library, limit) for limit in limits)
     dense = {cost: run.dense_cost.known()[cost] for cost in points[0].costs}
     key = limits[0].key
-    curve = BudgetCurve(study, key.name, key.cost, points, {k: float(v) for k, v in dense.items()})
+    curve = BudgetCurve(name, key.name, key.cost, points, {k: float(v) for k, v in dense.items()})
     return dataclasses.replace(curve, files=tuple(save_budget_curve(curve, output) for output in outputs))
 
 

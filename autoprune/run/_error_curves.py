@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoprune.config.settings import RunConfig
 from autoprune.flow import measure_library
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reconstruction import RATIOS
@@ -18,21 +17,26 @@ from autoprune.run._dense import load_dense
 from autoprune.run._moments import StudyMoments
 from autoprune.run._paths import settle
 from autoprune.run._problem import trace_dense
+from autoprune.run._spec import ConfigSource
 from autoprune.support.usercode import entry
 
 
 @entry(watch=GIVEN_WATCH)
-def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watch = True) -> Curves:
+def error_curves(config: ConfigSource, outputs: Outputs = (), *, watch: Watch = True) -> Curves:
     """Compute the output error of the dense model at every width of each group, from unlabelled images.
 
     Args:
-        config: the config of the run, of which [model], [data] and score.moment_images are used.
+        config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name, of
+            which [model], [data] and score.moment_images are used.
         outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
     Raises:
         AutopruneError: model, weights or data cannot be loaded, or an output cannot be written.
+
+    Example:
+        curves = autoprune.error_curves("digits", ["curves.csv"])
     """
     spec = settle(config)
     setting = setting_of(spec, outputs)

@@ -90,7 +90,8 @@ def export_saved(
         raise ExportError(unknown("--format", format_name, formats))
     if format_name != FOLDER:
         find_exporter(format_name, "--format")
-    consent, session = consent_of(trust, config), session or Session()
+    session = session or Session()
+    consent = consent_of(trust, session.config if config is None else config)
     if dense:
         return _export_dense(str(target), format_name, output, storage, consent, session)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))

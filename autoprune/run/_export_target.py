@@ -8,12 +8,13 @@ Example:
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from autoprune.errors import ConfigError, ExportError
-from autoprune.exporting import ExportReport
+from autoprune.exporting import ExporterSpec, ExportReport
 from autoprune.exporting import export as export_model
 from autoprune.run._export import export_saved
 from autoprune.run._finetune_result import FinetuneResult
@@ -21,6 +22,7 @@ from autoprune.run._flow_result import FlowResult
 from autoprune.run._session import Session, StudyResult, of_study
 from autoprune.run._spec import ConfigSource
 from autoprune.support.usercode import entry
+from autoprune.support.userfunction import path_of
 
 _TARGETS = (nn.Module, str, os.PathLike, StudyResult, FlowResult)
 
@@ -29,7 +31,7 @@ _TARGETS = (nn.Module, str, os.PathLike, StudyResult, FlowResult)
 def export(
     target: nn.Module | str | os.PathLike[str] | StudyResult | FlowResult,
     path: str | os.PathLike[str] | None = None,
-    format: str = "onnx",
+    format: str | Callable[..., Any] | ExporterSpec = "onnx",
     example_inputs: object = None,
     *,
     tolerance: float | None = None,
@@ -50,7 +52,7 @@ def export(
         path: the file to write, or the folder for "safetensors". A module needs one. For a study it lies next
             to the saved model by default. An older file is replaced only after the comparison has passed.
         format: "onnx", "pt2", "safetensors" (a folder with weights and recipe), or an exporter of your own
-            as "package.module:function".
+            as a function, an ExporterSpec, or "package.module:function".
         example_inputs: for a module: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch
             on axis 0. Models from `rebuild` or `load_pruned` do not need them.
         tolerance: for a module: largest difference over max(1, largest output); 1e-4 by default in float32.
@@ -76,6 +78,7 @@ def export(
         report = autoprune.export(model, "net.onnx", example_inputs=torch.zeros(1, 1, 8, 8))
         report.max_difference  # about 1e-6
     """
+    format = format if isinstance(format, str) else path_of(format)
     if isinstance(target, nn.Module):
         given: dict[str, Any] = {"storage": storage, "dense": dense, "trust": trust, "config": config}
         _refuse(given, "a module takes path, format, example_inputs, tolerance and opset alone")

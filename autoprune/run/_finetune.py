@@ -36,7 +36,7 @@ from autoprune.run._run import Run
 from autoprune.run._saved_model import architecture_of
 from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_config import threads_of
+from autoprune.run._stored_config import objects_of, threads_of
 from autoprune.run._stored_run import StoredRun, open_run
 from autoprune.run._trust import require_own_path, signed_architecture, store_consent
 from autoprune.study import SearchStudy, TrialRecord
@@ -86,11 +86,12 @@ def finetune(
             paths that are not trusted.
         TrialError: the training diverged.
     """
-    name, storage, session = of_study(study, storage, Session(model, data))
-    with watching(watch) as show, open_run(name, storage, overrides, trust=trust, config=config) as stored:
+    name, url, session = of_study(study, storage, Session(model, data, config))
+    opened = open_run(name, url, overrides, trust=trust, config=session.config)
+    with watching(watch) as show, opened as stored:
         given = given_dense(session.model, session.data, stored.running)
         result = _finetune(stored, trial, given, show)
-    return dataclasses.replace(result, session=session)
+    return dataclasses.replace(result, session=dataclasses.replace(session, config=objects_of(stored.spec)))
 
 
 def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: Watcher) -> FinetuneResult:

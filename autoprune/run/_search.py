@@ -28,6 +28,7 @@ from autoprune.run._search_result import SearchResult
 from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._sparse import begin_search, is_sparsified, sparsified
 from autoprune.run._spec import ConfigSource, RunSpec
+from autoprune.run._stored_config import objects_of
 from autoprune.run._stored_run import StoredRun, open_earlier, open_run
 from autoprune.run._trials import run_trials
 from autoprune.run._trust import sign_derived, sign_names, store_consent
@@ -59,6 +60,7 @@ def search(
             a dict with these keys. Each is a torch DataLoader, or another iterable of (inputs, targets) with
             a length.
         config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name.
+            In a mapping, functions, classes and objects may stand for names: {"task": {"loss": my_loss}}.
         from_study: name of an earlier study, or its result, in place of a config. The new study has the
             settings of that one, and reuses its measurements that do not depend on the budget.
         from_storage: URL of the storage of that study, runs/STUDY.db by default.
@@ -82,7 +84,7 @@ def search(
                 "--set budget.flops=30%, or search.seed for a repetition."
             )
         name, storage, session = of_study(from_study, from_storage, Session(model, data))
-        earlier = open_earlier(name, storage, overrides, trust=trust)
+        earlier = open_earlier(name, storage, overrides, trust=trust, config=session.config)
         with watching(watch) as show, earlier as stored:
             return _search(session, stored.spec, show, stored)
     if overrides:
@@ -114,7 +116,8 @@ def _search(session: Session, spec: RunSpec, watch: Watcher, stored: StoredRun |
         sign_names(study, run.spec)
     else:
         sign_derived(study, run.spec, stored.consent)
-    return replace(run_trials(run, study, moments=moments), session=session)
+    result = run_trials(run, study, moments=moments)
+    return replace(result, session=replace(session, config=objects_of(run.spec)))
 
 
 @entry(study=STUDY, storage=(str, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
@@ -142,7 +145,8 @@ def resume(
         overrides: changes as "section.key=value", such as more trials, another engine, or a moved file.
         take_over: also run the trials again that other hosts hold. Set it only if those hosts are gone.
         trust: whether code that the study names may run although no config of yours named it here.
-        config: a config of your own, as `search` accepts it. The code that it names is trusted.
+        config: a config of your own, as `search` accepts it. The code that it names is trusted. Functions and
+            objects that the study cannot store are passed again in it.
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
@@ -158,11 +162,12 @@ def resume(
         If search.trials grows, the settings of the samplers that depend on it change for the new trials:
         sizes of populations, start-up trials, and the decay of exploration noise.
     """
-    name, storage, session = of_study(study, storage, Session(model, data))
-    with watching(watch) as show, open_run(name, storage, overrides, trust=trust, config=config) as stored:
+    name, url, session = of_study(study, storage, Session(model, data, config))
+    opened = open_run(name, url, overrides, trust=trust, config=session.config)
+    with watching(watch) as show, opened as stored:
         given = given_dense(session.model, session.data, stored.running)
         result = _go_on(stored, given, show, take_over=take_over)
-    return replace(result, session=session)
+    return replace(result, session=replace(session, config=objects_of(stored.spec)))
 
 
 def _go_on(stored: StoredRun, given: Dense | None, watch: Watcher, *, take_over: bool) -> SearchResult:

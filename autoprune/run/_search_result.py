@@ -47,7 +47,7 @@ from autoprune.run._resolve import resolve_stored
 from autoprune.run._saved_model import load_saved
 from autoprune.run._session import Session
 from autoprune.run._stored_run import open_run
-from autoprune.run._trust import UNTRUSTED
+from autoprune.run._trust import consent_of
 from autoprune.study import TrialRecord, open_study
 from autoprune.support.events import silent
 from autoprune.support.notebook import Shown
@@ -114,7 +114,7 @@ class SearchResult(Shown):
             TrialError: no trial is complete.
         """
         best = self.best
-        with open_run(self.name, self.storage) as stored:
+        with open_run(self.name, self.storage, config=self.session.config) as stored:
             given = given_dense(self.session.model, self.session.data, stored.running)
             run = resolve_stored(stored.study, stored.running, given, silent)
             return plan_of_trial(run, stored.study, best)
@@ -131,7 +131,7 @@ class SearchResult(Shown):
             ExportError: the best model is not trained yet.
         """
         opened = open_study(self.storage, self.name)
-        folder = saved_model_folder(opened, UNTRUSTED, self.session)
+        folder = saved_model_folder(opened, consent_of(False, self.session.config), self.session)
         return load_saved(folder, model=self.session.model).eval()
 
     def finetune(

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from autoprune.config.settings import MOST_SECONDS, RunConfig
+from autoprune.config.settings import MOST_SECONDS
 from autoprune.data import spread_samples
 from autoprune.errors import ConfigError
 from autoprune.progress import GIVEN_WATCH, Watch, watching
@@ -25,6 +25,7 @@ from autoprune.run._problem import build_unlimited_problem, trace_dense
 from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.run._seen_validation import require_unseen_validation
+from autoprune.run._spec import ConfigSource
 from autoprune.run._statistics import MeasurementContext
 from autoprune.score import cut_scores
 from autoprune.space import Levels, widths_at
@@ -39,7 +40,7 @@ LIMIT_SECONDS = 300.0
 
 @entry(watch=GIVEN_WATCH)
 def sensitivity_curves(
-    config: RunConfig,
+    config: ConfigSource,
     outputs: Outputs = (),
     *,
     limit_seconds: float = LIMIT_SECONDS,

@@ -9,13 +9,13 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from torch import nn
 
 from autoprune.data import UserLoaders, VisionData
+from autoprune.run._spec import ConfigSource
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Session:
     Attributes:
         model: the dense model, or None if the config names it.
         data: the data, or None if the config names them.
-        config: the sections of the caller's config that hold functions, or None if none does.
+        config: a config of the caller, or the sections of one that hold functions and objects.
     """
 
     model: nn.Module | None = None
     data: VisionData | UserLoaders | None = None
-    config: Mapping[str, Any] | None = None
+    config: ConfigSource | None = None
 
     def completed(self, other: Session) -> Session:
         """Return this session, with the objects of another one in place of missing ones."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoprune.config import parse_override, parse_settings, set_key
-from autoprune.config.settings import OutputSettings
+from autoprune.config.settings import OutputSettings, RunConfig
 from autoprune.criteria import Importance, mixed
 from autoprune.engines import find_engine
 from autoprune.errors import ConfigError, StudyError, abridged, reason_of
@@ -27,6 +27,7 @@ from autoprune.study import SearchStudy, TrialRecord, damaged, file_of, is_in_me
 from autoprune.support.dtypes import DTYPES
 from autoprune.support.schema import read_as
 from autoprune.support.threads import cpu_threads
+from autoprune.support.userfunction import GivenObject
 
 _MOST_THREADS = 2**14
 
@@ -167,6 +168,40 @@ def derived_spec(study: SearchStudy, overrides: Sequence[str] = ()) -> RunSpec:
     for override in overrides:
         set_key(values, *parse_override(override))
     return RunSpec.of(parse_settings(values, where="config with --set"))
+
+
+def objects_of(spec: RunConfig) -> dict[str, dict[str, Any]] | None:
+    """Return the sections and keys whose values carry objects of this Python session, or None without any."""
+    sections = {
+        section: {key: value for key, value in keys.items() if any(_objects_in(value))}
+        for section, keys in dataclasses.asdict(spec).items()
+    }
+    return {section: keys for section, keys in sections.items() if keys} or None
+
+
+def with_objects(spec: RunSpec, own: RunConfig | None) -> RunSpec:
+    """Return stored settings with the objects that a caller has passed again.
+
+    Args:
+        spec: the settings, which have the names of such objects alone.
+        own: a config of the caller. Its objects take the places of equal names under the same keys.
+    """
+    passed = None if own is None else objects_of(own)
+    if not passed:
+        return spec
+    values = dataclasses.asdict(spec)
+    for section, keys in passed.items():
+        for key, value in keys.items():
+            known = {str(each): each for each in _objects_in(value)}
+            stored = values[section][key]
+            several = isinstance(stored, (list, tuple))
+            values[section][key] = [known.get(x, x) for x in stored] if several else known.get(stored, stored)
+    return RunSpec.of(parse_settings(values))
+
+
+def _objects_in(value: Any) -> list[GivenObject]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [each for each in values if isinstance(each, GivenObject)]
 
 
 def change_spec(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:

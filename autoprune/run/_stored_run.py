@@ -14,7 +14,13 @@ from functools import cached_property
 
 from autoprune.run._paths import find_storage, settle
 from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_config import change_spec, derived_spec, stored_setting, stored_spec
+from autoprune.run._stored_config import (
+    change_spec,
+    derived_spec,
+    stored_setting,
+    stored_spec,
+    with_objects,
+)
 from autoprune.run._trust import Consent, consent_of, require_own_paths, trusted
 from autoprune.study import SearchStudy, open_study
 
@@ -46,7 +52,12 @@ def earlier_settings(study: str, storage: str | None, overrides: Sequence[str] =
 
 @contextlib.contextmanager
 def open_earlier(
-    study: str, storage: str | None, overrides: Sequence[str] = (), *, trust: bool = False
+    study: str,
+    storage: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    trust: bool = False,
+    config: ConfigSource | None = None,
 ) -> Iterator[StoredRun]:
     """Open a study for a new one with its settings. Inside the block the code that it names can be imported.
 
@@ -55,13 +66,15 @@ def open_earlier(
         storage: URL of its storage, runs/STUDY.db by default.
         overrides: changes of any settings as "section.key=value".
         trust: whether code that the study names may run although no config of this user named it here.
+        config: a config of the user's own. The code that it names is trusted, and its objects are used.
 
     Raises:
         StudyError: the study does not exist, or it names code or paths that are not trusted.
         ConfigError: an override has a wrong value.
     """
     found = open_study(find_storage(study, storage), study)
-    spec, consent = derived_spec(found, overrides), consent_of(trust, None, overrides)
+    consent = consent_of(trust, config, overrides)
+    spec = with_objects(derived_spec(found, overrides), consent.own)
     with trusted(found, spec, consent):
         require_own_paths(found, spec, consent)
         yield StoredRun(found, spec, consent)
@@ -83,7 +96,7 @@ def open_run(
         storage: URL of its storage, runs/STUDY.db by default.
         overrides: changes of settings as "section.key=value".
         trust: whether code that the study names may run although no config of this user named it here.
-        config: a config of the user's own. The code that it names is trusted.
+        config: a config of the user's own. The code that it names is trusted, and its objects are used.
 
     Raises:
         StudyError: the study does not exist, or it names code or paths that are not trusted.
@@ -92,7 +105,7 @@ def open_run(
     url = find_storage(study, storage)
     consent = consent_of(trust, config, overrides)
     found = open_study(url, study)
-    spec = change_spec(stored_spec(found), overrides)
+    spec = with_objects(change_spec(stored_spec(found), overrides), consent.own)
     with trusted(found, spec, consent):
         require_own_paths(found, spec, consent)
         yield StoredRun(found, spec, consent)

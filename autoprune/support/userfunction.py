@@ -37,6 +37,53 @@ class Imports:
     barred: str = ""
 
 
+class GivenObject(str):
+    """The name of an object of a Python session, such as "__main__:<lambda>", that carries the object.
+
+    A config stores and prints the name, and `load_object` returns the object. A name that was stored, in a
+    study for example, has lost its object.
+
+    Attributes:
+        value: the object.
+    """
+
+    value: Any
+
+    def __new__(cls, name: str, value: Any) -> GivenObject:
+        """Make the name of an object."""
+        made = super().__new__(cls, name)
+        made.value = value
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GivenObject:
+        """Return the same name, since the object belongs to the caller."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name with its object, for workers."""
+        return type(self), (str(self), self.value)
+
+
+def path_of(value: object) -> str:
+    """Return "package.module:name" of an object that can be imported by it, or else a `GivenObject`.
+
+    Objects that a script or a notebook defines, lambdas, functions inside of functions, and instances of
+    classes cannot be imported elsewhere.
+    """
+    module = getattr(value, "__module__", None) or type(value).__module__
+    name = getattr(value, "__qualname__", None)
+    if name is None:
+        return GivenObject(f"{module}:<{type(value).__qualname__}>", value)
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is value and module != _SCRIPT:
+        return f"{module}:{name}"
+    is_plain = module != _SCRIPT and "<" not in name  # such as a bound method, whose name leads elsewhere
+    return GivenObject(f"{module}:<{name}>" if is_plain else f"{module}:{name}", value)
+
+
+_SCRIPT = "__main__"
 _CURRENT_FOLDER = Imports()
 _imports: ContextVar[Imports] = ContextVar("imports", default=_CURRENT_FOLDER)
 
@@ -78,9 +125,14 @@ def load_object(reference: str, where: str) -> Any:
         where: the config key or argument, for messages.
 
     Raises:
-        ConfigError: if the reference is malformed or cannot be imported.
+        ConfigError: if the reference is malformed or cannot be imported, or is the name of an object of
+            another Python session.
     """
+    if isinstance(reference, GivenObject):
+        return reference.value
     module_name, _, attribute = reference.partition(":")
+    if "<" in attribute or (module_name == _SCRIPT and not hasattr(sys.modules[_SCRIPT], attribute)):
+        raise ConfigError(_pass_again(reference, where))
     parts = attribute.split(".")
     if not _is_reference(module_name, parts, reference):
         raise ConfigError(
@@ -112,8 +164,19 @@ def look_up(name: str, table: Mapping[str, T], where: str) -> T | Callable[..., 
     if name in table:
         return table[name]
     if ":" in name:
-        return load_function(name, where)
+        found = load_object(name, where)  # a metric may be an object that is called batch by batch
+        return found if hasattr(found, "compute") else load_function(name, where)
     raise ConfigError(unknown(where, name, table))
+
+
+def _pass_again(reference: str, where: str) -> str:
+    section, dot, key = where.partition(".")
+    config = f'{{"{section}": {{"{key}": ...}}}}' if dot else "{...}"
+    return (
+        f"{where}: {_shown(reference)} is an object of a Python session, which cannot be imported; pass it "
+        f"again from Python, as in autoprune.resume(study, config={config}), or define it in a module and "
+        "begin another study."
+    )
 
 
 def _is_reference(module_name: str, parts: list[str], reference: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WrapValidator
+
+from autoprune.support.userfunction import GivenObject
 
 MOST = 1_000_000
 """The largest count, length or factor of a setting. Larger ones are slips, or runs that never end."""
@@ -30,6 +33,14 @@ Share = Annotated[Real, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[Real, Field(gt=0, le=MOST)]
 NonNegativeFloat = Annotated[Real, Field(ge=0, le=MOST)]
 Seconds = Annotated[Real, Field(gt=0, le=MOST_SECONDS)]
+
+
+def _with_object(text: Any, check: Callable[[Any], str]) -> str:
+    """Check a text. pydantic returns plain strings, so keep the object that a text may carry."""
+    checked = check(text)
+    return text if isinstance(text, GivenObject) else checked
+
+
 Text = Annotated[
     str,
     Field(
@@ -37,6 +48,7 @@ Text = Annotated[
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
         description=f"a string of at most {_LONGEST_TEXT:,} printable characters",
     ),
+    WrapValidator(_with_object),  # last, since constraints after it would make plain strings
 ]
 Command = Annotated[
     str,
