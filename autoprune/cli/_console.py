@@ -31,7 +31,7 @@ def prepare_streams() -> None:
 def end_with(message: str) -> NoReturn:
     """Print a message as one line on standard error, and exit with the code MISTAKE."""
     with contextlib.suppress(OutputError):
-        PrintableConsole(stderr=True, soft_wrap=True).print(
+        PrintableConsole(stderr=True, soft_wrap=True, no_color=console.no_color).print(
             f"autoprune: {one_line(message)}", style="red", highlight=False
         )
     sys.exit(MISTAKE)

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from autoprune.cli._arguments import ConfigSource, Overrides, OwnConfig, Storage, Trust
-from autoprune.cli._console import console
-from autoprune.cli._output import print_curves, print_notes, screen
+from autoprune.cli._output import screen, show
+from autoprune.cli._results import show_curves
 from autoprune.cli._resumable import resumable, same_command
 from autoprune.errors import ConfigError
 
@@ -26,7 +26,7 @@ def train(config: ConfigSource, overrides: Overrides = None) -> None:
     settings = load_config(config, overrides or ())
     with resumable(same_command), screen() as watch:
         result = run.train(settings, watch=watch)
-    print_notes([f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}."])
+    show(result, notes=lambda: [f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}."])
 
 
 def prune(
@@ -45,18 +45,21 @@ def prune(
     settings = load_config(config, [*(overrides or ()), *chosen])
     with resumable(same_command), screen() as watch:
         result = run.prune(config=settings, watch=watch)
-    console.print(flow_table(result))
-    console.print(pruned_table(result))
     command = shlex.join(["autoprune", "export", str(result.folder)])
     masked = [] if result.remaining is None else [f"Masks leave {result.remaining}."]
-    print_notes([*masked, f"Saved in {result.folder}. Next: {command}"])
+    show(
+        result,
+        lambda: [flow_table(result), pruned_table(result)],
+        lambda: [*masked, f"Saved in {result.folder}. Next: {command}"],
+    )
 
 
 def methods() -> None:
     """List the presets of prune. Each has its paper, its needs and its command."""
+    from autoprune.config import presets
     from autoprune.run import method_notes
 
-    print_notes(method_notes())
+    show(tuple(presets().values()), notes=method_notes)
 
 
 def inspect(
@@ -86,16 +89,17 @@ def inspect(
     settings = load_config(config, overrides or ())
     with screen() as watch:
         if errors:
-            return print_curves(run.error_curves(settings, output or (), watch=watch))
+            return show_curves(run.error_curves(settings, output or (), watch=watch))
         if sensitivity:
             found = run.sensitivity_curves(settings, output or (), limit_seconds=limit, watch=watch)
-            return print_curves(found)
+            return show_curves(found)
         inspection = run.inspect(settings, watch=watch)
-    console.print(group_table(inspection))
-    if inspection.blocks:
-        console.print(block_table(inspection))
-    console.print(inspection_table(inspection))
-    print_notes(inspection_notes(inspection))
+    blocks = [block_table(inspection)] if inspection.blocks else []
+    show(
+        inspection,
+        lambda: [group_table(inspection), *blocks, inspection_table(inspection)],
+        lambda: inspection_notes(inspection),
+    )
 
 
 def export(
@@ -128,7 +132,7 @@ def export(
         config=config,
     )
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
-    print_notes([f"Wrote {report.path} ({report.format}); {difference}."])
+    show(report, notes=lambda: [f"Wrote {report.path} ({report.format}); {difference}."])
 
 
 def bench(
@@ -169,5 +173,4 @@ def bench(
         limit_seconds=limit,
         trust=trust,
     )
-    console.print(bench_table(found))
-    print_notes(bench_notes(found))
+    show(found, lambda: [bench_table(found)], lambda: bench_notes(found))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import typer
 
-from autoprune.cli._console import console
+from autoprune.cli._output import progress_console
 from autoprune.cli._signals import ended_by, shielded
 from autoprune.errors import AutopruneError, OutputError, shown_url
 
@@ -37,5 +37,5 @@ def resumable(go_on: Callable[[], str]) -> Iterator[None]:
                 command = same_command()
             line = f"{word}; finished work is kept. Resume with: {command}"
             with contextlib.suppress(OutputError):  # the terminal is gone
-                console.print(line, soft_wrap=True, highlight=False)
+                progress_console().print(line, soft_wrap=True, highlight=False)
         raise typer.Exit(code) from None

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from autoprune.cli._arguments import OptionalConfig, Overrides, OwnConfig, Storage, StudyName, Trust
-from autoprune.cli._console import console
-from autoprune.cli._output import print_budget_curve, print_notes, print_search, screen
+from autoprune.cli._output import screen, show
+from autoprune.cli._results import show_budget_curve, show_flows, show_report, show_search
 from autoprune.cli._resumable import resumable, same_command
 from autoprune.cost import budget_keys
 from autoprune.errors import ConfigError
@@ -64,7 +64,7 @@ def search(
             result = run.search(
                 from_study=from_study, from_storage=storage, overrides=changes, trust=trust, watch=watch
             )
-    print_search(result)
+    show_search(result)
 
 
 def resume(
@@ -91,7 +91,7 @@ def resume(
             config=config,
             watch=watch,
         )
-    print_search(result)
+    show_search(result)
 
 
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
@@ -138,17 +138,23 @@ def best(
             curve = run.budget_curve(
                 study, storage, budget=budget, outputs=output or (), trust=trust, config=config, watch=watch
             )
-        return print_budget_curve(curve)
+        return show_budget_curve(curve)
     for option, value in (("--output", output), ("--trust", trust), ("--config", config)):
         if value:
             raise ConfigError(f"{option}: best reads it with --budget alone; add that, or leave it out.")
     given = {name: value for name, value in limits.items() if value is not None}
     picked = run.best(study, run.find_storage(study, storage), given)
-    console.print(trial_table(picked.summary, only=picked.trial))
-    console.print(widths_table(picked.summary, picked.trial))
-    console.print(cost_table(picked.summary, picked.trial))
-    within = [] if given else tolerance_notes(picked.summary)
-    print_notes([*within, *cost_notes(picked.trial), f"Next: {picked.command}"])
+    summary, trial = picked.summary, picked.trial
+    within = [] if given else tolerance_notes(summary)
+    show(
+        picked,
+        lambda: [
+            trial_table(summary, only=trial),
+            widths_table(summary, trial),
+            cost_table(summary, trial),
+        ],
+        lambda: [*within, *cost_notes(trial), f"Next: {picked.command}"],
+    )
 
 
 def finetune(
@@ -176,8 +182,11 @@ def finetune(
             config=config,
             watch=watch,
         )
-    console.print(pruned_table(result))
-    print_notes([f"Saved in {result.folder}. Next: {export_command(study, url, result.folder)}"])
+    show(
+        result,
+        lambda: [pruned_table(result)],
+        lambda: [f"Saved in {result.folder}. Next: {export_command(study, url, result.folder)}"],
+    )
 
 
 def report(
@@ -195,8 +204,6 @@ def report(
 ) -> None:
     """Print and plot a study's trials, or rank the flows in a folder."""
     from autoprune import run
-    from autoprune.reporting import failure_table, front_table, race_table, summary_notes, trial_table
-    from autoprune.run import comparison_notes, comparison_table, pruned_table
 
     if storage is None and run.holds_flows(study):
         if output is not None or html:
@@ -204,26 +211,5 @@ def report(
                 f"report: {study} holds flows, which have no plot and no page; leave these options out, or "
                 "name the --storage of a study."
             )
-        for compared in run.compare_flows(study):
-            console.print(comparison_table(compared))
-            print_notes(comparison_notes(compared))
-        return
-    found = run.report(study, run.find_storage(study, storage), output, html=html)
-    summary = found.summary
-    console.print(trial_table(summary))
-    if summary.front:
-        console.print(front_table(summary))
-    if summary.race is not None:
-        console.print(race_table(summary))
-    if summary.failures():
-        console.print(failure_table(summary))
-    for result in found.finetuned:
-        console.print(pruned_table(result))
-    plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
-    if found.page is not None:
-        print_notes([f"Report in {found.page}."])
-    else:
-        print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
-    print_notes(summary_notes(summary))
-    if found.next_step:
-        print_notes([found.next_step])
+        return show_flows(run.compare_flows(study))
+    show_report(run.report(study, run.find_storage(study, storage), output, html=html))

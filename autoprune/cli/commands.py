@@ -10,6 +10,7 @@ import typer
 
 from autoprune.cli._console import MISTAKE, console
 from autoprune.cli._model_commands import bench, export, inspect, methods, prune, train
+from autoprune.cli._output import output, with_output_options, write_json
 from autoprune.cli._study_commands import best, finetune, report, resume, search
 from autoprune.errors import ConfigError, shown_value
 
@@ -34,6 +35,7 @@ def run_command() -> int:
         ConfigError: the command or an argument is unknown, or an argument has a wrong value.
         AutopruneError: the command fails.
     """
+    output.reset()
     typed = sys.argv[1:]
     for word in typed:
         _require_text(word)
@@ -64,6 +66,7 @@ def _print_version(is_requested: bool) -> None:
 
 
 @app.callback()
+@with_output_options
 def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
@@ -83,6 +86,12 @@ def guide(
     """Print a page of the guide, or list its pages."""
     from autoprune.guide import show_page, topics
 
+    if output.json:
+        if topic != "json":
+            raise ConfigError("--json: of the guide, only the page json has a document: its JSON Schema.")
+        from autoprune.cli._documents import schema
+
+        return write_json(schema())
     if topic is not None:
         return console.print(show_page(topic), width=min(console.width, _PAGE_WIDTH))
     pages = topics()
@@ -95,4 +104,4 @@ for command in (
     *(search, resume, best, finetune, prune, methods),
     *(train, inspect, export, bench, report, guide),
 ):
-    app.command()(command)
+    app.command()(with_output_options(command))

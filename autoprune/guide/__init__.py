@@ -30,6 +30,7 @@ TOPICS = (
     "methods",
     "repair",
     "report",
+    "json",
     "proof",
     "config",
     "extending",

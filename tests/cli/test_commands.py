@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.cli import main
-from autoprune.cli._output import print_search
+from autoprune.cli._results import show_search
 from autoprune.cli._resumable import same_command
 from autoprune.reporting import StudySummary, next_command
 from autoprune.run import SearchResult
@@ -19,7 +19,7 @@ from tests.reporting.test_tables import RECORD, SUMMARY
 
 def last_line(summary: StudySummary, capsys: pytest.CaptureFixture[str], storage: str) -> str:
     step = f"Next: {next_command(summary, storage)}"
-    print_search(SearchResult("s", storage, Path("runs"), summary, step))
+    show_search(SearchResult("s", storage, Path("runs"), summary, step))
     return capsys.readouterr().out.splitlines()[-1]
 
 

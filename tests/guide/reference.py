@@ -88,12 +88,12 @@ def _keys(settings: Any, section: str) -> Iterator[str]:
     ]
     for field in keys:
         default = "" if field.default is dataclasses.MISSING else _default(field.default)
-        yield _wrapped(f"**`{field.name}`** ({_kind(hints[field.name])}{default}): {docs[field.name]}")
+        yield wrapped(f"**`{field.name}`** ({_kind(hints[field.name])}{default}): {docs[field.name]}")
         yield from _choices(f"{section}.{field.name}")
     yield ""
 
 
-def _wrapped(item: str, indent: str = "") -> str:
+def wrapped(item: str, indent: str = "") -> str:
     return textwrap.fill(
         item,
         120,
@@ -121,9 +121,9 @@ def _choices(key: str) -> Iterator[str]:
     )
     if any(about.values()):
         for name in table:
-            yield _wrapped(f"`{name}`: {about[name]}", "  ")
+            yield wrapped(f"`{name}`: {about[name]}", "  ")
     elif table:
-        yield _wrapped(f"One of {', '.join(f'`{name}`' for name in table)}.", "  ")
+        yield wrapped(f"One of {', '.join(f'`{name}`' for name in table)}.", "  ")
 
 
 def _prose(settings: Any) -> str:

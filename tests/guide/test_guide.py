@@ -9,6 +9,7 @@ import pytest
 
 from autoprune.cli import main
 from autoprune.guide import TOPICS, read_page, topics
+from tests.guide.documents import page
 from tests.guide.markdown import blocks
 from tests.guide.reference import reference
 
@@ -62,6 +63,10 @@ def test_code_and_drawings_fit_a_terminal(topic: str) -> None:
 
 def test_the_config_reference_is_made_from_the_settings() -> None:
     assert read_page("config") == reference(), "run `python -m tests.guide.reference`"
+
+
+def test_the_page_of_documents_is_made_from_their_classes() -> None:
+    assert read_page("json") == page(), "run `python -m tests.guide.documents`"
 
 
 def test_links_become_commands_and_places(
