@@ -76,8 +76,8 @@ def show_report(found: Report) -> None:
 
 
 def _report_tables(found: Report) -> Iterator[RenderableType]:
-    from autoprune.run import pruned_table
     from autoprune.reporting import failure_table, front_table, race_table, trial_table
+    from autoprune.run import pruned_table
 
     summary = found.summary
     yield trial_table(summary)
