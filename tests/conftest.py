@@ -38,6 +38,14 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_exports() -> None:
+    """Leave out the ONNX file that follows a finetune by default, which takes seconds and few tests read."""
+    from autoprune.run import _artefact
+
+    _artefact.DEFAULT_FORMATS = ()
+
+
 @pytest.fixture
 def full_disk() -> FullDisk:
     """Return a context in which no file of this process can grow beyond a size: writes fail half-way."""

@@ -22,6 +22,19 @@ its spec, such as "mypkg.formats:script":
     script = ExporterSpec(write_script, suffix=".pt")
 """
 
+from autoprune.exporting._card import (
+    CARD,
+    INT8,
+    ONNX,
+    PAGE,
+    CardCost,
+    CardFacts,
+    CardPreprocessing,
+    CardScore,
+    Int8Facts,
+    read_facts,
+    write_card,
+)
 from autoprune.exporting._onnx import OnnxSignature, OnnxTensor, onnx_feed, read_signature, write_onnx
 from autoprune.exporting._recipe import Recipe
 from autoprune.exporting._recipe_schema import Architecture, read_architecture
@@ -33,16 +46,32 @@ from autoprune.exporting._runtimes import (
     export,
     find_exporter,
 )
-from autoprune.exporting._saved_model import RECIPE, WEIGHTS, load_pruned, read_recipe, save_pruned
+from autoprune.exporting._saved_model import (
+    RECIPE,
+    WEIGHTS,
+    load_pruned,
+    read_recipe,
+    save_pruned,
+    update_extra,
+)
 
 __all__ = [
+    "CARD",
     "EXPORTERS",
     "FOLDER",
+    "INT8",
+    "ONNX",
+    "PAGE",
     "RECIPE",
     "WEIGHTS",
     "Architecture",
+    "CardCost",
+    "CardFacts",
+    "CardPreprocessing",
+    "CardScore",
     "ExportReport",
     "ExporterSpec",
+    "Int8Facts",
     "OnnxSignature",
     "OnnxTensor",
     "Recipe",
@@ -51,8 +80,11 @@ __all__ = [
     "load_pruned",
     "onnx_feed",
     "read_architecture",
+    "read_facts",
     "read_recipe",
     "read_signature",
     "save_pruned",
+    "update_extra",
+    "write_card",
     "write_onnx",
 ]

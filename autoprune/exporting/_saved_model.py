@@ -28,8 +28,8 @@ from autoprune.graph.attached import note_example, note_plan
 from autoprune.graph.capture import named_tensors
 from autoprune.graph.patches import apply_patches, require_written
 from autoprune.graph.plan import Plan
-from autoprune.support.atomic import replacing
-from autoprune.support.files import open_regular, require_regular
+from autoprune.support.atomic import replacing, saving
+from autoprune.support.files import open_regular, read_json, require_regular
 from autoprune.support.tensorfile import write_tensors
 from autoprune.support.usercode import call_user, entry, guarded
 
@@ -131,6 +131,20 @@ def read_recipe(folder: str | os.PathLike[str]) -> Recipe:
         CheckpointError: the file is missing, damaged or has a newer version.
     """
     return from_file(read_values(Path(folder) / RECIPE))
+
+
+def update_extra(folder: Path, values: Mapping[str, object]) -> None:
+    """Replace values in the `extra` of a saved model's recipe. Its tensors stay as they are.
+
+    Raises:
+        CheckpointError: the recipe is missing or damaged.
+        ExportError: the recipe cannot be written.
+    """
+    read_values(folder / RECIPE)
+    content = read_json(folder / RECIPE)
+    content["extra"] = {**content["extra"], **values}
+    with saving(folder / RECIPE, "recipe", ExportError) as partial:
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _require_own(folder: Path) -> None:

@@ -25,6 +25,7 @@ from autoprune.reporting._html_page import Epoch, Page, Tuned, save_page
 from autoprune.reporting._notes import cost_notes, summary_notes
 from autoprune.reporting._pictures import FORMATS, format_of
 from autoprune.reporting._plot import plot_study
+from autoprune.reporting._rows import CostRow, cost_rows
 from autoprune.reporting._staircase import plot_stairs
 from autoprune.reporting._summary import Failure, StudySummary, summarise
 from autoprune.reporting._tables import (
@@ -38,13 +39,14 @@ from autoprune.reporting._tables import (
     widths_table,
 )
 from autoprune.reporting._tolerance import tolerance_notes
-from autoprune.reporting._verdict import Verdict
+from autoprune.reporting._verdict import Verdict, paired_interval
 
 __all__ = [
     "CURVE_FORMATS",
     "FORMATS",
     "BudgetCurve",
     "BudgetPoint",
+    "CostRow",
     "Curve",
     "Curves",
     "Epoch",
@@ -59,6 +61,7 @@ __all__ = [
     "budget_notes",
     "budget_table",
     "cost_notes",
+    "cost_rows",
     "cost_table",
     "curve_notes",
     "curve_table",
@@ -69,6 +72,7 @@ __all__ = [
     "history_figure",
     "importance_figure",
     "next_command",
+    "paired_interval",
     "pareto_figure",
     "plain_table",
     "plot_stairs",

@@ -24,7 +24,6 @@ from autoprune.run._stored_config import stored_ranking
 from autoprune.run._supernet_training import known_supernet
 from autoprune.score import calibrate, cut_model
 from autoprune.study import SearchStudy, TrialRecord
-from autoprune.support.events import Stage
 from autoprune.training import EpochRecord, evaluate
 
 
@@ -93,15 +92,3 @@ def _trained(run: Run, small: nn.Module, record: TrialRecord) -> tuple[float, tu
     state = training_state(run.spec, record.candidate)
     result = retrain(small, dense, run.spec, setting, state=state, watch=run.watch)
     return result.score, result.records
-
-
-def score_on_test(run: Run, model: nn.Module) -> float | None:
-    """Return the score of a model on the test part, or None if there is no such part or no finite score."""
-    dense = run.dense
-    if dense.data.test is None:
-        return None
-    score = evaluate(model, dense.data.test, dense.task, run.setting)
-    if math.isfinite(score):
-        return score
-    run.watch(Stage(f"warning: task.metric is {score} on the test part, so no test score is kept"))
-    return None

@@ -15,25 +15,28 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from torch import nn
 
 from autoprune.data import UserLoaders, VisionData
-from autoprune.errors import StudyError
-from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
+from autoprune.errors import AutopruneError, StudyError
+from autoprune.exporting import CARD, RECIPE, WEIGHTS, CardFacts, load_pruned, save_pruned
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
-from autoprune.run._cut_trial import CutTrial, cut_trial, score_on_test, train_fully
+from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._cut_trial import CutTrial, cut_trial, train_fully
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
+from autoprune.run._model_card import card_of_trial, score_part
 from autoprune.run._page import refresh_page
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
 from autoprune.run._retraining import race_has_trained, raced_spec, training_state
 from autoprune.run._run import Run
-from autoprune.run._saved_model import architecture_of
+from autoprune.run._saved_model import architecture_of, load_saved
 from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import objects_of, threads_of
@@ -105,7 +108,7 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     folder = spec.folder / name
     # In a received output folder this folder may be a link to elsewhere.
     require_own_path(study, "output.folder", folder, stored.consent)
-    record = study.best() if trial is None else _complete(study, trial)
+    record = study.best() if trial is None else _complete_trial(study, trial)
     if trial is None and study.facts.tolerance is not None:
         watch(Stage(*tolerance_notes(summarise(study))))
     for file in (WEIGHTS, RECIPE):
@@ -116,6 +119,8 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     known = find_result(study, name, identity)
     if known is not None:
         watch(Stage(f"trial {record.number} is finetuned already; the test part is not read again"))
+        if not (known.folder / CARD).exists():  # an earlier version made it, or this command was stopped here
+            _complete_known(known, stored, given, watch)
         return known
     run = resolve_stored(study, stored.running, given, watch)
     cut = cut_trial(run, study, record)
@@ -123,6 +128,8 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     watch(Stage(_announcement(record, cut, spec, is_trained=is_trained)))
     with threads_of(spec.search.engine, run.setting):
         score, epochs = train_fully(run, cut.small, record)
+        tested = score_part(run, cut.small, test=True)
+        scored = tested or score_part(run, cut.small, test=False)
         result = FinetuneResult(
             study=study.name,
             storage=study.url,
@@ -131,18 +138,40 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
             cost=cut.cost,
             dense_cost=run.dense_cost,
             val_score=score,
-            test_score=score_on_test(run, cut.small),
+            test_score=None if tested is None else tested.scores[0],
             dense_val_score=study.facts.dense_score,
-            dense_test_score=score_on_test(run, copy.deepcopy(run.dense.model)),
+            dense_test_score=None if tested is None else tested.scores[1],
             epochs=_finite(epochs),
         )
-    extra = {**_extra(result, run), **signed_architecture(study, spec, stored.consent)}
+    training = _training(spec, is_trained=is_trained)
+    card = card_of_trial(study, run, record, result.scores, scored, training=training)
+    extra = {**_extra(result, run, card), **signed_architecture(study, spec, stored.consent)}
+    begin_artefact(folder)
     save_pruned(cut.small.cpu(), cut.plan, folder, extra=extra)
     record_result(study, result, identity)
     if spec.finetune.epochs:  # with 0 the state belongs to another finetune, which was stopped
         training_state(spec, record.candidate).unlink(missing_ok=True)
-    refresh_page(study, spec, watch)
+    _complete(result.folder, stored, cut.small, watch)
     return result
+
+
+def _complete_known(known: FinetuneResult, stored: StoredRun, given: Dense | None, watch: Watcher) -> None:
+    """Add the files that are missing to the folder of a stored result, if its model can be loaded."""
+    try:
+        if given is None:
+            small = load_saved(known.folder, trust=stored.consent.trust)
+        else:
+            small = load_pruned(known.folder, lambda: copy.deepcopy(given.model))
+        _complete(known.folder, stored, small, watch)
+    except AutopruneError as error:
+        watch(Stage(f"warning: {known.folder} is not completed: {error}"))
+
+
+def _complete(folder: Path, stored: StoredRun, small: nn.Module, watch: Watcher) -> None:
+    """Add exported files, the report and the card to the folder of a finetuned model."""
+    export_beside(folder, small, stored.spec.output.formats, watch=watch)
+    page = refresh_page(stored.study, stored.spec, watch)
+    complete_artefact(folder, page, watch=watch)
 
 
 def _finite(records: Sequence[EpochRecord]) -> tuple[Epoch, ...]:
@@ -160,7 +189,7 @@ def _identity(record: TrialRecord, spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _complete(study: SearchStudy, number: int) -> TrialRecord:
+def _complete_trial(study: SearchStudy, number: int) -> TrialRecord:
     """Return the record of a complete trial.
 
     Raises:
@@ -192,11 +221,21 @@ def _announcement(record: TrialRecord, cut: CutTrial, spec: RunSpec, *, is_train
     return f"trial {record.number} ({cut.share:.1%} of the MACs): {intended}"
 
 
-def _extra(result: FinetuneResult, run: Run) -> dict[str, Any]:
+def _training(spec: RunSpec, *, is_trained: bool) -> str:
+    """Return the sentence of a card on the training after the cut."""
+    settings, repaired = spec.finetune, "repaired, then " if spec.is_repaired else ""
+    if settings.epochs == 0:
+        return f"{repaired}none: BatchNorm was recalibrated"
+    by = f"{settings.epochs} epochs of {settings.optimizer} at {settings.learning_rate:g}"
+    return f"{repaired}{by}, teacher {settings.teacher}{', in the race of the search' if is_trained else ''}"
+
+
+def _extra(result: FinetuneResult, run: Run, card: CardFacts) -> dict[str, Any]:
     """Return what the recipe stores in addition to the plan: origin, dense architecture and scores."""
     return {
         "study": result.study,
         "trial": result.trial,
         "architecture": architecture_of(run),
+        "card": card.model_dump(mode="json"),
         **result.scores,
     }

@@ -84,7 +84,7 @@ def make_study(
         warm_starts=starts,
         tolerance=tolerance,
         strengths=tried_strengths(run.spec),
-        environment=_environment(run.setting.device),
+        environment=environment(run.setting.device),
     )
     with quiet_optuna():
         study = create_study(
@@ -98,7 +98,7 @@ def make_study(
     return study, moments
 
 
-def _environment(device: str) -> dict[str, str]:
+def environment(device: str) -> dict[str, str]:
     """Return the versions of the packages that a search rests on, and the facts of the machine."""
     versions = {name: metadata.version(name) for name in ("autoprune", "optuna", "numpy")}
     # A latency is measured on a CPU or with CUDA. Other devices, such as "mps", have no facts of their own.

@@ -43,13 +43,14 @@ from autoprune.flow import (
 )
 from autoprune.latency.table import table_of_json
 from autoprune.progress import GIVEN_WATCH, Watch, watching
+from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._budget_amounts import check_amounts as check_budget
 from autoprune.run._checks import check_engine_runs, check_search
-from autoprune.run._cut_trial import score_on_test
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
 from autoprune.run._flow_bench import workbench
 from autoprune.run._flow_result import FlowResult
 from autoprune.run._identity import identify_dense
+from autoprune.run._model_card import card_of_flow, score_part
 from autoprune.run._new_study import score_dense
 from autoprune.run._paths import probe_writable, settle
 from autoprune.run._problem import Problem
@@ -276,8 +277,8 @@ def _run_to_end(run: Run, record: FlowRecord) -> FlowResult:
     with cpu_threads(run.setting.threads):
         search = search_pass(run, record.measured.step_ms)
         state = run_flow(workbench(run, record.folder, search), record)
-        test_score = score_on_test(run, copy.deepcopy(state.model))
-        dense_test_score = score_on_test(run, copy.deepcopy(run.dense.model))
+        tested = score_part(run, copy.deepcopy(state.model), test=True)
+        scored = tested or score_part(run, copy.deepcopy(state.model), test=False)
         val_score = record.stages[-1].score
         if val_score is None:  # the last stage changed no model, or a metric was not finite and is mended
             val_score = evaluate(copy.deepcopy(state.model), run.dense.data.val, run.dense.task, run.setting)
@@ -288,19 +289,26 @@ def _run_to_end(run: Run, record: FlowRecord) -> FlowResult:
         )
     result = FlowScores(
         val_score=val_score,
-        test_score=test_score,
+        test_score=None if tested is None else tested.scores[0],
         dense_val_score=record.measured.score,
-        dense_test_score=dense_test_score,
+        dense_test_score=None if tested is None else tested.scores[1],
     )
+    scores = result.model_dump()
     extra = {
         "method": run.spec.flow.method,
+        "card": card_of_flow(run, record, scores, scored).model_dump(mode="json"),
         "architecture": architecture_of(run),
-        **result.model_dump(),
+        **scores,
         **own_architecture(run.spec),
         **{name: each for name, each in record.stages[-1].facts.items() if name == "remaining"},
     }
-    save_pruned(copy.deepcopy(state.model).cpu(), state.plan, record.folder, extra=extra)
+    begin_artefact(record.folder)
+    small = copy.deepcopy(state.model).cpu()
+    save_pruned(small, state.plan, record.folder, extra=extra)
     keep_masks(state.masks, record.folder)
     record.result = result
     record.save()
+    inputs = run.dense.example_inputs
+    export_beside(record.folder, small, run.spec.output.formats, inputs, watch=run.watch)
+    complete_artefact(record.folder, watch=run.watch)
     return FlowResult.of(record, state.model)

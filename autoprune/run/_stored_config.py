@@ -46,6 +46,7 @@ CHANGEABLE = (
     "race.entrants",
     "race.learning_rates",
     "output.folder",
+    "output.formats",
 )
 """Keys that may change during a search, in addition to [finetune]. Other keys would change its results."""
 

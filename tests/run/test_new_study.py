@@ -6,11 +6,11 @@ import platform
 
 import pytest
 
-from autoprune.run._new_study import _environment
+from autoprune.run._new_study import environment
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0", "mps"])
 def test_every_device_has_an_environment(device: str) -> None:
-    found = _environment(device)
+    found = environment(device)
     assert found["python"] == platform.python_version()
     assert found.keys() >= {"autoprune", "optuna", "numpy", "torch", "system"}

@@ -54,6 +54,15 @@ def test_the_saved_folder_holds_the_model_of_the_result(flow: FlowResult) -> Non
     assert flow.stages[-1].score == flow.val_score
 
 
+def test_the_card_of_the_folder_names_the_stages_and_how_the_budget_is_met(flow: FlowResult) -> None:
+    text = (flow.folder / "README.md").read_text("utf-8")
+    share = flow.cost.macs / flow.dense_cost.macs
+    assert f"| {share:.1%} | at most 50.0%, met |" in text
+    assert f"| the validation part | {DATA.val.samples} | {flow.val_score:.4f} | not known |" in text
+    assert "stages: sparsify (pass 1," in text
+    assert "# The model and the data were passed in Python: autoprune prune settings.toml" in text
+
+
 def test_a_finished_flow_is_not_repeated(flow: FlowResult) -> None:
     events: list[Event] = []
     changed = settings(folder_of(flow), flow={"passes": 2})

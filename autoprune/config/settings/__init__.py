@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from autoprune.config.settings._flow import FlowSettings, MaskSettings, RepairSettings, SelectSettings
 from autoprune.config.settings._inputs import (
@@ -62,9 +63,11 @@ class OutputSettings:
 
     Attributes:
         folder: receives checkpoints, the finetuned model and reports, runs/STUDY by default.
+        formats: exported next to the finetuned model, "onnx" or "pt2", by default ["onnx"].
     """
 
     folder: Text | None = None
+    formats: tuple[Literal["onnx", "pt2"], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""Completes the folder of a saved model with exported files, the report and a model card.
+
+A model that cannot be exported still gets its folder. The card then states the reason.
+
+Example:
+    begin_artefact(folder)                          # removes files of an earlier model
+    save_pruned(small, plan, folder, extra={"card": facts.model_dump(mode="json")})
+    export_beside(folder, small, spec.output.formats)
+    complete_artefact(folder, page)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.errors import ExportError
+from autoprune.exporting import (
+    CARD,
+    EXPORTERS,
+    INT8,
+    PAGE,
+    RECIPE,
+    export,
+    find_exporter,
+    read_facts,
+    read_recipe,
+    update_extra,
+    write_card,
+)
+from autoprune.support.atomic import saving
+from autoprune.support.events import Stage, Watcher, silent
+
+DEFAULT_FORMATS: tuple[str, ...] = ("onnx",)
+"""The formats that follow the weights unless output.formats names others."""
+
+
+def begin_artefact(folder: Path) -> None:
+    """Remove the files that were made from an earlier model in the folder, before its weights change."""
+    for name in (*(exported_file(each) for each in EXPORTERS), INT8, PAGE):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+
+
+def exported_file(format_name: str) -> str:
+    """Return the usual name of a file of a format next to the weights: "model.onnx"."""
+    return f"model{find_exporter(format_name).suffix}"
+
+
+def export_beside(
+    folder: Path,
+    small: nn.Module,
+    formats: Sequence[str] | None,
+    example_inputs: object = None,
+    *,
+    watch: Watcher = silent,
+) -> None:
+    """Export a model to files next to its weights. The recipe keeps the reason if a format does not work.
+
+    Args:
+        folder: folder that `save_pruned` wrote.
+        small: the model in it.
+        formats: rows of EXPORTERS, or None for `DEFAULT_FORMATS`.
+        example_inputs: needed if the model does not know them.
+        watch: called with the progress and with warnings.
+    """
+    failed = {}
+    for name in DEFAULT_FORMATS if formats is None else formats:
+        path = folder / exported_file(name)
+        watch(Stage(f"export to {path.name}"))
+        try:
+            export(small, path, name, example_inputs)
+        except ExportError as error:
+            failed[path.name] = str(error).removeprefix(f"{path}: ")
+            watch(Stage(f"warning: no {path.name}: {failed[path.name]}"))
+    facts = read_facts(read_recipe(folder), folder / RECIPE)
+    if failed != facts.failed:
+        update_extra(folder, {"card": facts.model_copy(update={"failed": failed}).model_dump(mode="json")})
+
+
+def complete_artefact(folder: Path, page: Path | None = None, *, watch: Watcher = silent) -> None:
+    """Write the card of a saved model, and a copy of the HTML report.
+
+    Args:
+        folder: folder that `save_pruned` wrote.
+        page: the report, or None if there is none.
+        watch: called with a warning if the folder holds a README.md of the user's own.
+    """
+    if page is not None and page.resolve() != (folder / PAGE).resolve():
+        with saving(folder / PAGE, "report", ExportError) as partial:
+            shutil.copyfile(page, partial)
+    if write_card(folder) is None:
+        watch(Stage(f"warning: {folder / CARD} is yours, so no model card is written"))

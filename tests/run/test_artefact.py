@@ -1,0 +1,163 @@
+"""The folder of a finetuned model: its files, the card, and the code that the card prints."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import autoprune
+from autoprune.config import load_config
+from autoprune.data import load
+from autoprune.exporting import CARD, INT8, ONNX, PAGE, RECIPE, WEIGHTS, read_recipe, save_pruned
+from autoprune.graph.plan import Plan
+from autoprune.run import Event, FinetuneResult, Stage, load_saved
+from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._model_card import _interval, licence_of
+
+QUICK = (
+    "search.trials=1",
+    "search.sampler=random",
+    "search.warm_starts=['uniform']",
+    "search.setting=float32 contiguous",
+    "score.rungs=['calibrate']",
+    "score.calibration_batches=1",
+    "train.epochs=3",
+    "race.entrants=1",
+    "budget.flops=50%",
+    "finetune.epochs=0",
+    "output.formats=['onnx']",
+)
+
+FILES = {WEIGHTS, RECIPE, ONNX, PAGE, CARD}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
+    """The result of a search on digits, with all files of its folder."""
+    folder = tmp_path_factory.mktemp("artefact")
+    places = [
+        f"model.checkpoint={folder}/dense.safetensors",
+        f"search.storage=sqlite:///{folder}/study.db",
+        f"output.folder={folder}/out",
+    ]
+    found = autoprune.search(config=load_config("digits", [*QUICK, *places]))
+    return autoprune.finetune(found.name, found.storage)
+
+
+def storage_of(tuned: FinetuneResult) -> str:
+    return f"sqlite:///{tuned.folder.parent.parent}/study.db"
+
+
+def snippets(card: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+
+
+def test_the_code_of_the_card_runs_in_the_folder_as_it_is_printed(
+    tuned: FinetuneResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {file.name for file in tuned.folder.iterdir()} == FILES
+    monkeypatch.chdir(tuned.folder)
+    in_torch, in_onnx = snippets(Path(CARD).read_text("utf-8"))
+    images = load("digits").test
+    assert images is not None
+    inputs = next(iter(images))[0][:2]
+    spaces: list[dict[str, object]] = [{}, {}]
+    for code, space in zip((in_torch, in_onnx), spaces, strict=True):
+        exec(compile(code, CARD, "exec"), space)
+    assert capsys.readouterr().out.split("\n") == ["torch.Size([2, 10])", "(2, 10)", ""]
+    model, session = spaces[0]["model"], spaces[1]["session"]
+    assert isinstance(model, nn.Module)
+    (found,) = session.run(["output"], {"inputs": inputs.numpy()})  # type: ignore[attr-defined]  # onnxruntime is untyped
+    with torch.no_grad():
+        np.testing.assert_allclose(found, model(inputs).numpy(), atol=1e-4)
+    pixels = spaces[0]["pixels"]
+    assert isinstance(pixels, Tensor)
+    steps = load("digits", val_fraction=0.2).preprocessing
+    assert steps is not None
+    expected = (pixels - steps.mean[0]) / steps.std[0]
+    torch.testing.assert_close(spaces[0]["images"], expected)
+
+
+def test_the_card_holds_the_scores_with_an_interval_and_the_costs(tuned: FinetuneResult) -> None:
+    text = (tuned.folder / CARD).read_text("utf-8")
+    test = load("digits", val_fraction=0.2).test
+    assert test is not None
+    small = load_saved(tuned.folder)
+    with torch.no_grad():
+        hits = torch.cat([small(images).argmax(1) == labels for images, labels in test]).double()
+    assert tuned.test_score == pytest.approx(float(hits.mean()))
+    low, high = wilson(float(hits.mean()), len(hits))
+    row = f"| the test part | {len(hits)} | {tuned.test_score:.4f} | {low:.4f} to {high:.4f} | "
+    assert f"{row}{tuned.dense_test_score:.4f} |" in text
+    share = tuned.cost.macs / tuned.dense_cost.macs
+    assert re.search(rf"\| MACs \| .* \| {share:.1%} \| at most 50.0%, met \|", text)
+    assert "Classes by number: 0 0, 1 1, 2 2," in text
+    assert str(tuned.folder.parent.parent) not in text, "a card is published, with no path of this machine"
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's interval in closed form."""
+    z = 1.959963984540054
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
+    return middle - half, middle + half
+
+
+def test_intervals_of_scores() -> None:
+    hits = torch.tensor([1.0] * 9 + [0.0])
+    assert _interval(hits) == pytest.approx(wilson(0.9, 10))
+    values = torch.tensor([0.1, 0.2, 0.4, 0.7])
+    low, high = _interval(values) or (0.0, 0.0)
+    assert (low + high) / 2 == pytest.approx(float(values.mean()))
+    assert high - low == pytest.approx(2 * 3.1824463 * float(values.std()) / 2)  # the t value of 3 degrees
+    assert _interval(torch.full((5,), 0.3)) == pytest.approx((0.3, 0.3))
+    assert _interval(torch.tensor([1.0])) is None
+    assert _interval(torch.tensor([0.5, math.nan])) is None
+
+
+def test_a_finetune_that_stopped_before_the_card_completes_the_folder(tuned: FinetuneResult) -> None:
+    kept = (tuned.folder / ONNX).read_bytes()
+    for name in (CARD, PAGE):
+        (tuned.folder / name).unlink()
+    (tuned.folder / ONNX).write_bytes(b"half of it")
+    again = autoprune.finetune(tuned.study, storage_of(tuned))
+    assert again == tuned
+    assert {file.name for file in tuned.folder.iterdir()} == FILES
+    assert len((tuned.folder / ONNX).read_bytes()) == len(kept)
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_model_that_cannot_be_exported_keeps_its_folder_and_the_card_says_why(tmp_path: Path) -> None:
+    save_pruned(nn.Sequential(nn.Conv2d(1, 2, 3)), Plan({"0": np.array([0, 1])}), tmp_path)
+    events: list[Event] = []
+    export_beside(tmp_path, Branches(), None, torch.zeros(1, 3), watch=events.append)
+    assert read_recipe(tmp_path).extra == {}, "no format was requested"
+    export_beside(tmp_path, Branches(), ["onnx"], torch.zeros(1, 3), watch=events.append)
+    complete_artefact(tmp_path)
+    text = (tmp_path / CARD).read_text("utf-8")
+    assert "There is no `model.onnx` here: Branches cannot be exported to .onnx" in text
+    assert any("warning: no model.onnx" in event.text for event in events if isinstance(event, Stage))
+    assert not (tmp_path / ONNX).exists()
+
+
+def test_files_of_an_earlier_model_go_and_those_of_the_user_stay(tmp_path: Path) -> None:
+    for name in (ONNX, INT8, PAGE, "model.pt2", "notes.txt", CARD):
+        (tmp_path / name).write_text("earlier")
+    begin_artefact(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"notes.txt", CARD}
+
+
+def test_the_licence_is_that_of_the_package_which_defines_the_model() -> None:
+    assert re.fullmatch(r"optuna \S+, MIT.*", licence_of(nn.Sequential(), "optuna.nets:make"))
+    for factory in (None, "nowhere.at_all:make"):
+        assert licence_of(nn.Sequential(), factory) == "of the user, its licence is not known"
