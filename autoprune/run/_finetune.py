@@ -10,7 +10,6 @@ Example:
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import math
@@ -23,7 +22,7 @@ from torch import nn
 
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import AutopruneError, StudyError
-from autoprune.exporting import CARD, RECIPE, WEIGHTS, CardFacts, load_pruned, save_pruned
+from autoprune.exporting import CARD, RECIPE, WEIGHTS, CardFacts, save_pruned
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
 from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
@@ -158,10 +157,8 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
 def _complete_known(known: FinetuneResult, stored: StoredRun, given: Dense | None, watch: Watcher) -> None:
     """Add the files that are missing to the folder of a stored result, if its model can be loaded."""
     try:
-        if given is None:
-            small = load_saved(known.folder, trust=stored.consent.trust)
-        else:
-            small = load_pruned(known.folder, lambda: copy.deepcopy(given.model))
+        dense = None if given is None else given.model
+        small = load_saved(known.folder, trust=stored.consent.trust, model=dense)
         _complete(known.folder, stored, small, watch)
     except AutopruneError as error:
         watch(Stage(f"warning: {known.folder} is not completed: {error}"))
