@@ -5,10 +5,11 @@ They import heavy modules only when they run, so that `autoprune --help` answers
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ from autoprune.cli._results import show_budget_curve, show_flows, show_report, s
 from autoprune.cli._resumable import resumable, same_command
 from autoprune.cost import budget_keys
 from autoprune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from autoprune.run import RunSpec
 
 
 def search(
@@ -31,17 +35,23 @@ def search(
         str | None, typer.Option("--storage", metavar="URL", help="The storage of --from.")
     ] = None,
     trust: Trust = False,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="thorough, balanced, or smoke: a short trial run."),
+    ] = None,
 ) -> None:
     """Search smaller versions of a model under a budget."""
     from autoprune import run
-    from autoprune.config import load_config
+    from autoprune.config import find_profile, load_config
     from autoprune.study import study_command
 
-    changes = overrides or ()
+    changes = overrides or []
     if (config is None) == (from_study is None):
         got = "neither" if config is None else "both"
         raise ConfigError(f"search: expected CONFIG or --from STUDY, got {got}.")
     if config is None:
+        if profile is not None:
+            raise ConfigError("--profile: a search --from a study has the settings of that one; use --set.")
         settings = run.earlier_settings(str(from_study), storage, changes)
     elif trust:
         raise ConfigError(
@@ -50,7 +60,9 @@ def search(
     elif storage is not None:
         raise ConfigError("--storage names that of --from; set search.storage for the new study.")
     else:
-        settings = run.settle(load_config(config, changes))
+        settings = run.settle(load_config(config, changes, profile))
+        if profile is not None and find_profile(profile, "--profile").is_trial_run:
+            return _smoke(config, settings, changes)
 
     def go_on() -> str:
         if not run.study_exists(settings):
@@ -65,6 +77,16 @@ def search(
                 from_study=from_study, from_storage=storage, overrides=changes, trust=trust, watch=watch
             )
     show_search(result)
+
+
+def _smoke(config: str, settings: RunSpec, overrides: list[str]) -> None:
+    """Run the trial run of a config, and print the command of the real search."""
+    from autoprune import run
+
+    with screen() as watch:
+        result = run.smoke(settings, watch=watch)
+    changes = [word for override in overrides for word in ("--set", override)]
+    print_notes([result.sentence, f"Next: {shlex.join(['autoprune', 'search', config, *changes])}"])
 
 
 def resume(

@@ -15,6 +15,7 @@ from typing import Any
 
 from autoprune.config._parsing import parse_override, parse_settings, set_key, spell_out
 from autoprune.config._presets import fill_preset
+from autoprune.config._profiles import fill_profile, with_profile
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError, suggest
 from autoprune.support.toml import parse_toml, read_toml
@@ -29,14 +30,20 @@ def embedded_configs() -> tuple[str, ...]:
     )
 
 
-def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read and check a configuration. The preset that flow.method names fills the keys that it leaves out.
+def load_config(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), profile: str | None = None
+) -> RunConfig:
+    """Read and check a configuration.
+
+    The profile that search.profile names fills the keys that the config leaves out, and then the preset that
+    flow.method names.
 
     Args:
         source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections. In a
             mapping, functions, classes and objects may stand for their names.
         overrides: "section.key=value" strings. The value is TOML, and a bare word is a string. If a key
             occurs twice, the later value is used.
+        profile: name of a profile whose keys replace those of the source, but not those of `overrides`.
 
     Raises:
         ConfigError: the file is missing or no TOML, a key is unknown, or a value has the wrong type.
@@ -47,9 +54,11 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         where = str(source)
         values = _read_toml(where)
     values = spell_out(values)
+    if profile is not None:
+        values = with_profile(values, profile)
     for override in overrides:
         set_key(values, *parse_override(override))
-    values = fill_preset(values)
+    values = fill_preset(fill_profile(values))
     return parse_settings(values, where=where if not overrides else f"{where} with --set")
 
 

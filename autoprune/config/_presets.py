@@ -63,14 +63,15 @@ def fill_preset(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     if name not in presets():
         raise ConfigError(unknown("flow.method", name, presets(), kind="method"))
-    return _filled(values, presets()[name].sections)
+    return filled(values, presets()[name].sections)
 
 
-def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    filled = dict(values)
+def filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested sections with the keys of `defaults` that they leave out."""
+    result = dict(values)
     for key, default in defaults.items():
-        if key not in filled:
-            filled[key] = default
-        elif isinstance(default, Mapping) and isinstance(filled[key], Mapping):
-            filled[key] = _filled(filled[key], default)
-    return filled
+        if key not in result:
+            result[key] = default
+        elif isinstance(default, Mapping) and isinstance(result[key], Mapping):
+            result[key] = filled(result[key], default)
+    return result

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autoprune.data._fixed_batches import first_batches, spread_samples
 from autoprune.data._folder import load_folder
+from autoprune.data._limited import limited
 from autoprune.data._loaders import Augment, Batch, DeviceLoader, Loader, StreamLoader, endless, first_batch
 from autoprune.data._memory import load_arrays
 from autoprune.data._randomness import (
@@ -48,6 +49,7 @@ __all__ = [
     "first_batch",
     "first_batches",
     "from_storable",
+    "limited",
     "load",
     "model_seed",
     "random_states",

@@ -34,6 +34,7 @@ from autoprune.run._search import resume, search
 from autoprune.run._search_result import SearchResult
 from autoprune.run._sensitivity_curves import sensitivity_curves
 from autoprune.run._session import Session
+from autoprune.run._smoke import SmokeResult, smoke
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
 from autoprune.run._stored_run import earlier_settings
@@ -74,6 +75,7 @@ __all__ = [
     "RunSpec",
     "SearchResult",
     "Session",
+    "SmokeResult",
     "Stage",
     "TrainResult",
     "TrialDone",
@@ -113,6 +115,7 @@ __all__ = [
     "sensitivity_curves",
     "settle",
     "silent",
+    "smoke",
     "stored_setting",
     "stored_spec",
     "study_exists",

@@ -14,7 +14,7 @@ from types import NoneType
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import UserLoaders, VisionData, first_batch, load, seeded, wrap_loaders
+from autoprune.data import UserLoaders, VisionData, first_batch, limited, load, seeded, wrap_loaders
 from autoprune.errors import ConfigError
 from autoprune.execution.detour import Detour
 from autoprune.graph.capture import missing_values, unchanged
@@ -204,7 +204,7 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
 def load_data(spec: RunSpec) -> VisionData:
     """Load the data that [data] names onto the device of the trials."""
     settings = spec.data
-    return load(
+    data = load(
         settings.name or settings.loaders or "",
         folder=settings.folder,
         batch_size=settings.batch_size,
@@ -216,6 +216,7 @@ def load_data(spec: RunSpec) -> VisionData:
         workers=settings.workers,
         validation=settings.validation,
     )
+    return data if settings.most_samples is None else limited(data, settings.most_samples)
 
 
 def make_architecture(spec: RunSpec, data: VisionData) -> tuple[nn.Module, tuple[str, ...]]:

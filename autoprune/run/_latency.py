@@ -114,7 +114,7 @@ def find_table(
         else:
             watch(Stage(f"latency table: reused from the earlier study, dense model {known.dense_ms:.3g} ms"))
             return known
-    path = _table_path(spec)
+    path = table_path(spec)
     table = None if path is None or not path.exists() else _read_table(path, prunable, spec)
     if table is None:
         if path is not None:
@@ -141,7 +141,7 @@ def find_table(
     return table
 
 
-def _table_path(spec: RunSpec) -> Path | None:
+def table_path(spec: RunSpec) -> Path | None:
     """Return the file of latency.table, or else a file in the output folder, which the next run finds."""
     named, folder = spec.latency, spec.output.folder
     if named.table is not None:

@@ -79,6 +79,8 @@ class DataSettings:
         image_size: pixels a side to which the images of a folder are scaled (224 by default). No other data
             are scaled.
         workers: processes that read the images of a folder.
+        most_samples: images of each part that are read at most, rounded up to whole batches, for a trial run.
+            All are read by default.
         seed: of the draw of the validation part.
         checkpoint_saw_validation: your consent to scores on images that the checkpoint was trained on.
             Without it such a checkpoint is refused.
@@ -93,6 +95,7 @@ class DataSettings:
     validation: Text | None = None
     image_size: Positive | None = None
     workers: Annotated[Count, Field(le=MOST_WORKERS)] = 2
+    most_samples: Positive | None = None
     seed: Seed = 0
     checkpoint_saw_validation: Flag = False
 

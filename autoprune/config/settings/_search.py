@@ -75,6 +75,8 @@ class SearchSettings:
         objectives: "score" alone gives one winner. With keys of [budget] after it the search gives a Pareto
             front: the share of the budget that a proposal fills is then searched too, [budget] may be left
             out, and no trial is pruned.
+        profile: "smoke", "balanced" or "thorough" fills the keys that decide how long a search takes, if the
+            config leaves them out. `autoprune search --profile NAME` replaces them instead.
         engine: the engine that runs the trials.
         workers: trials at the same time, for engines with several workers.
         cpus_per_trial: CPU cores of each worker. By default the cores are shared equally.
@@ -121,6 +123,7 @@ class SearchSettings:
     sampler: Text = "gp"
     trials: Positive = 60
     objectives: Names = ("score",)
+    profile: Text | None = None
     engine: Text = "serial"
     workers: Workers = 2
     cpus_per_trial: PositiveFloat | None = None
