@@ -31,6 +31,7 @@ from autoprune.run import (
     Picked,
     Report,
     SearchResult,
+    SmokeResult,
     TrainResult,
 )
 from autoprune.study import Race
@@ -594,6 +595,23 @@ class BenchDocument(Document):
     device: str
 
 
+class SmokeDocument(Document):
+    """The result of `search --profile smoke`, a trial run whose scores mean nothing.
+
+    Attributes:
+        seconds: how long it took.
+        trials: how many sub-models were tried.
+        samples: images of each part that were read at most.
+        format: the format to which the small model was exported.
+    """
+
+    document: Literal["smoke"] = "smoke"
+    seconds: Number
+    trials: int
+    samples: int | None
+    format: str
+
+
 class MethodPart(Part):
     """A preset of `prune`."""
 
@@ -617,6 +635,7 @@ class MethodsDocument(Document):
 DOCUMENTS: Mapping[type, tuple[type[Document], str]] = {
     TrainResult: (TrainDocument, ""),
     SearchResult: (SearchDocument, ""),
+    SmokeResult: (SmokeDocument, ""),
     Picked: (BestDocument, ""),
     BudgetCurve: (BudgetsDocument, ""),
     FinetuneResult: (FinetuneDocument, ""),

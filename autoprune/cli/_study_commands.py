@@ -86,7 +86,8 @@ def _smoke(config: str, settings: RunSpec, overrides: list[str]) -> None:
     with screen() as watch:
         result = run.smoke(settings, watch=watch)
     changes = [word for override in overrides for word in ("--set", override)]
-    print_notes([result.sentence, f"Next: {shlex.join(['autoprune', 'search', config, *changes])}"])
+    following = shlex.join(["autoprune", "search", config, *changes])
+    show(result, notes=lambda: [result.sentence, f"Next: {following}"])
 
 
 def resume(

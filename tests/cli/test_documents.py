@@ -32,6 +32,7 @@ from autoprune.run import (
     Picked,
     Report,
     SearchResult,
+    SmokeResult,
     TrainResult,
 )
 from autoprune.space import Budget
@@ -107,6 +108,7 @@ RESULTS: list[Any] = [
         "cpu",
     ),
     tuple(presets().values()),
+    SmokeResult(12.0, 2, 256, "onnx"),
 ]
 
 
