@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autoprune.engines._pruners import PRUNERS, PrunerSpec, find_pruner
+from autoprune.engines._pruners import PRUNERS, PrunerSpec, find_pruner, rung_step
 from autoprune.engines._race_runner import RaceRunner
 from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
 from autoprune.engines._trial_runner import TrialEvent, TrialRunner
@@ -102,6 +102,7 @@ __all__ = [
     "run_engine",
     "run_search",
     "run_trial",
+    "rung_step",
 ]
 
 

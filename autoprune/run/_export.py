@@ -29,6 +29,7 @@ from autoprune.exporting import (
     save_pruned,
 )
 from autoprune.exporting import export as export_model
+from autoprune.run._dashboard import keep_files
 from autoprune.run._dense import given_dense, load_dense
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, saved_trials
@@ -42,6 +43,7 @@ from autoprune.run._spec import ConfigSource
 from autoprune.run._stored_config import stored_spec
 from autoprune.run._trust import Consent, consent_of, require_own_path, trusted
 from autoprune.study import SearchStudy, open_study, study_command
+from autoprune.support.events import silent
 from autoprune.support.usercode import entry
 
 
@@ -104,6 +106,7 @@ def export_saved(
     report = _export_folder_of(folder, format_name, output, kept, trust=consent.trust, model=session.model)
     if study is not None:
         note_export(study, folder, report.path)
+        keep_files(study, silent)
     return report
 
 

@@ -27,10 +27,10 @@ from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
 from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._cut_trial import CutTrial, cut_trial, train_fully
+from autoprune.run._dashboard import publish
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.run._model_card import card_of_trial, score_part
-from autoprune.run._page import refresh_page
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
 from autoprune.run._retraining import race_has_trained, raced_spec, training_state
@@ -167,7 +167,7 @@ def _complete_known(known: FinetuneResult, stored: StoredRun, given: Dense | Non
 def _complete(folder: Path, stored: StoredRun, small: nn.Module, watch: Watcher) -> None:
     """Add exported files, the report and the card to the folder of a finetuned model."""
     export_beside(folder, small, stored.spec.output.formats, watch=watch)
-    page = refresh_page(stored.study, stored.spec, watch)
+    page = publish(stored.study, stored.spec, watch)
     complete_artefact(folder, page, watch=watch)
 
 

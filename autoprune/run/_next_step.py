@@ -57,14 +57,13 @@ def export_command(study: str, url: str, folder: Path) -> str:
 
 def _exported(study: SearchStudy, results: list[FinetuneResult]) -> Path | None:
     """Return an existing file to which one of these models was exported, or None."""
-    for result in results:
-        for name in EXPORTERS:
-            usual = result.folder / f"model{find_exporter(name).suffix}"
-            if usual.is_file():
-                return usual
+    return next((path for result in results for path in exported_files(study, result)), None)
+
+
+def exported_files(study: SearchStudy, result: FinetuneResult) -> list[Path]:
+    """Return the existing files to which a finetuned model was exported."""
+    usual = [result.folder / f"model{find_exporter(name).suffix}" for name in EXPORTERS]
     noted = study.note(_EXPORTED)
-    folders = [str(each.folder.absolute()) for each in results]
-    if not isinstance(noted, dict) or noted.get("folder") not in folders:
-        return None
-    path = Path(str(noted.get("path")))
-    return path if path.exists() else None
+    if isinstance(noted, dict) and noted.get("folder") == str(result.folder.absolute()):
+        usual.append(Path(str(noted.get("path"))))
+    return [path for path in dict.fromkeys(usual) if path.exists()]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from autoprune.engines import MakeScorer, TrialRunner, run_search
 from autoprune.errors import shown_url
 from autoprune.reporting import summarise
+from autoprune.run._dashboard import note_study, publish
 from autoprune.run._finalists import measure_finalists
 from autoprune.run._moments import StudyMoments, moments_of, prepare_moments
 from autoprune.run._next_step import next_step
 from autoprune.run._optuna_log import quiet_optuna
 from autoprune.run._other_processes import report_unended
-from autoprune.run._page import refresh_page
 from autoprune.run._progress import trial_reporter
 from autoprune.run._race import run_race
 from autoprune.run._race_trainer import RaceTrainer, RaceTrainerFactory
@@ -66,6 +66,7 @@ def run_trials(
         )
     )
     enqueue_missing(study, run.space)
+    note_study(study, run.watch)
     with quiet_optuna(), threads_of(search.engine, run.setting):
         makers = _Makers.of(run, study, moments)
         run_search(
@@ -86,7 +87,7 @@ def run_trials(
     summary = summarise(study, with_importances=True)
     step = next_step(study, summary)
     store_savings(run, study, summary)
-    page = refresh_page(study, run.spec, run.watch, summary)
+    page = publish(study, run.spec, run.watch, summary)
     return SearchResult(study.name, study.url, run.spec.folder, summary, step, page)
 
 

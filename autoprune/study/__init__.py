@@ -10,6 +10,7 @@ are made once, before the first trial.
 
 from __future__ import annotations
 
+from autoprune.study._dashboard import keep_file, save_note
 from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
@@ -59,10 +60,12 @@ __all__ = [
     "file_of",
     "is_in_memory",
     "is_warm_start",
+    "keep_file",
     "names_in_file",
     "open_study",
     "race_key",
     "require_url",
+    "save_note",
     "study_command",
     "study_state",
     "took_scores",

@@ -43,7 +43,7 @@ def shown_proposal(
     }
     kept = {name: f"{widths[name]}/{dense}" for name, dense in facts.dense_widths.items() if name in widths}
     texts = {
-        "costs": ", ".join(_cost(name, cost, facts) for name, cost in costs.items()),
+        "costs": ", ".join(_cost(name, cost, facts.limits.get(name)) for name, cost in costs.items()),
         "widths": ", ".join(f"{name} {width}" for name, width in (kept or widths).items()),
     }
     return {**shares, **{key: shortened(text, _LONGEST) for key, text in texts.items()}}
@@ -55,9 +55,9 @@ def shown_outcome(*, reused: int | None, failure: str | None) -> dict[str, Any]:
     return taken if failure is None else {**taken, "failure": failure}
 
 
-def _cost(name: str, cost: float, facts: StudyFacts) -> str:
+def _cost(name: str, cost: float, limit: float | None) -> str:
     """Return a cost in its unit, with its limit if the budget has one: "latency 3.1 ms (limit 4 ms)"."""
-    spec = COSTS[name]
-    written = spec.unit.write(cost)
-    limit = f" (limit {spec.unit.write(facts.limits[name])})" if name in facts.limits else ""
-    return f"{written if written.endswith(spec.label) else f'{spec.label} {written}'}{limit}"
+    unit = COSTS[name].unit
+    # What is counted has its name in the unit: "20.3 M MACs".
+    label = "" if unit.is_whole and not unit.symbol else f"{COSTS[name].label} "
+    return f"{label}{unit.write(cost)}" + ("" if limit is None else f" (limit {unit.write(limit)})")

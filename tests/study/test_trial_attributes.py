@@ -254,7 +254,7 @@ def test_who_opens_the_study_in_optuna_finds_names_and_readable_attributes(
         assert trial.user_attrs == {
             "origin": record.origin,
             **{name: pytest.approx(share, abs=0.006) for name, share in shares.items()},
-            "costs": f"{macs} (limit {COSTS['macs'].unit.write(limits['macs'])}), params {params}",
+            "costs": f"{macs} (limit {COSTS['macs'].unit.write(limits['macs'])}), {params}",
             "widths": ", ".join(f"{name} {width}" for name, width in widths.items()),
         }
         assert trial.constraints.keys() == runner.space.budget.limits.keys()
