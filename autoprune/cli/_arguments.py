@@ -43,6 +43,10 @@ Storage = Annotated[
     typer.Option("--storage", metavar="URL", help="The study's storage, by default runs/STUDY.db."),
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that the study or the model names.")]
+IfExists = Annotated[
+    str,
+    typer.Option("--if-exists", metavar="ACTION", help="If the result exists: error, resume or overwrite."),
+]
 OwnConfig = Annotated[
     str | None,
     typer.Option("--config", metavar="CONFIG", help="A config of your own. Its code is trusted."),

@@ -11,21 +11,21 @@ from typing import Annotated
 
 import typer
 
-from autoprune.cli._arguments import ConfigSource, Overrides, OwnConfig, Storage, Trust
+from autoprune.cli._arguments import ConfigSource, IfExists, Overrides, OwnConfig, Storage, Trust
 from autoprune.cli._output import screen, show
 from autoprune.cli._results import show_curves
 from autoprune.cli._resumable import resumable, same_command
 from autoprune.errors import ConfigError
 
 
-def train(config: ConfigSource, overrides: Overrides = None) -> None:
+def train(config: ConfigSource, overrides: Overrides = None, if_exists: IfExists = "error") -> None:
     """Train the dense model with a held-out validation part. A note next to it records the split."""
     from autoprune import run
     from autoprune.config import load_config
 
     settings = load_config(config, overrides or ())
     with resumable(same_command), screen() as watch:
-        result = run.train(settings, watch=watch)
+        result = run.train(settings, if_exists=run.checked_action(if_exists), watch=watch)
     show(result, notes=lambda: [f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}."])
 
 
@@ -35,6 +35,7 @@ def prune(
         str | None, typer.Option("--method", metavar="NAME", help="A preset. `autoprune methods` lists them.")
     ] = None,
     overrides: Overrides = None,
+    if_exists: IfExists = "resume",
 ) -> None:
     """Make a model smaller by the stages of [flow], without a search. A stopped flow resumes."""
     from autoprune import run
@@ -44,7 +45,7 @@ def prune(
     chosen = [] if method is None else [f"flow.method={method}"]
     settings = load_config(config, [*(overrides or ()), *chosen])
     with resumable(same_command), screen() as watch:
-        result = run.prune(config=settings, watch=watch)
+        result = run.prune(config=settings, if_exists=run.checked_action(if_exists), watch=watch)
     command = shlex.join(["autoprune", "export", str(result.folder)])
     masked = [] if result.remaining is None else [f"Masks leave {result.remaining}."]
     show(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli._arguments import OptionalConfig, Overrides, OwnConfig, Storage, StudyName, Trust
+from autoprune.cli._arguments import IfExists, OptionalConfig, Overrides, OwnConfig, Storage, StudyName, Trust
 from autoprune.cli._output import screen, show
 from autoprune.cli._results import show_budget_curve, show_flows, show_report, show_search
 from autoprune.cli._resumable import resumable, same_command
@@ -34,6 +34,7 @@ def search(
     storage: Annotated[
         str | None, typer.Option("--storage", metavar="URL", help="The storage of --from.")
     ] = None,
+    if_exists: IfExists = "error",
     trust: Trust = False,
     profile: Annotated[
         str | None,
@@ -45,7 +46,7 @@ def search(
     from autoprune.config import find_profile, load_config
     from autoprune.study import study_command
 
-    changes = overrides or []
+    changes, action = overrides or [], run.checked_action(if_exists)
     if (config is None) == (from_study is None):
         got = "neither" if config is None else "both"
         raise ConfigError(f"search: expected CONFIG or --from STUDY, got {got}.")
@@ -71,10 +72,15 @@ def search(
 
     with resumable(go_on), screen() as watch:
         if from_study is None:
-            result = run.search(config=settings, watch=watch)
+            result = run.search(config=settings, if_exists=action, watch=watch)
         else:
             result = run.search(
-                from_study=from_study, from_storage=storage, overrides=changes, trust=trust, watch=watch
+                from_study=from_study,
+                from_storage=storage,
+                overrides=changes,
+                if_exists=action,
+                trust=trust,
+                watch=watch,
             )
     show_search(result)
 

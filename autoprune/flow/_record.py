@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ import numpy as np
 
 from autoprune.config.settings import RunConfig
 from autoprune.errors import CheckpointError, StudyError, reason_of, shown_value
+from autoprune.exporting import RECIPE, WEIGHTS
+from autoprune.flow._masking import FILE as MASKS
 from autoprune.flow._stages import find_stage
 from autoprune.graph import Plan
 from autoprune.support.atomic import saving
@@ -29,6 +33,7 @@ from autoprune.support.files import read_json
 from autoprune.support.schema import Strict, read_as
 
 FILE = "flow.json"
+_OF_STAGE = re.compile(r"\d+-[a-z]+")
 
 _FREE = (
     *("output", "data.folder", "data.workers", "model.checkpoint"),
@@ -160,6 +165,15 @@ class FlowRecord:
         content = _Content(**{name: getattr(self, name) for name in _Content.model_fields})
         with saving(self.folder / FILE, "record of the flow") as partial:
             partial.write_text(content.model_dump_json(indent=1) + "\n", "utf-8")
+
+    def clear(self) -> None:
+        """Remove the files of all stages, the small model and the record. Other files in the folder stay."""
+        for entry in self.folder.iterdir():
+            if _OF_STAGE.match(entry.name):
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        for name in (WEIGHTS, RECIPE, MASKS):
+            (self.folder / name).unlink(missing_ok=True)
+        self.discard()
 
     def discard(self) -> None:
         """Remove the record, and its folder if nothing else is in it."""

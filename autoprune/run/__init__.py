@@ -22,6 +22,7 @@ from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._flow_report import ComparedFlow, FlowComparison, compare_flows, holds_flows
 from autoprune.run._flow_result import FlowResult
+from autoprune.run._if_exists import IfExists, checked_action
 from autoprune.run._inspect import CostRange, Inspection, inspect
 from autoprune.run._next_step import export_command
 from autoprune.run._paths import find_storage, settle
@@ -69,6 +70,7 @@ __all__ = [
     "FinetuneResult",
     "FlowComparison",
     "FlowResult",
+    "IfExists",
     "Inspection",
     "Picked",
     "Report",
@@ -87,6 +89,7 @@ __all__ = [
     "block_table",
     "budget_curve",
     "change_spec",
+    "checked_action",
     "choices",
     "compare_flows",
     "comparison_notes",

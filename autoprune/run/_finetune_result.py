@@ -178,6 +178,12 @@ def saved_trials(study: SearchStudy) -> list[Path]:
     return [folder for folder in noted if folder is not None and folder.is_dir()]
 
 
+def noted_folders(study: SearchStudy) -> list[Path]:
+    """Return the folders of all finetunes of a study, whether they exist or not."""
+    names = [BEST, *(trial_folder(record.number) for record in study.records())]
+    return [folder for name in names if (folder := _noted_folder(study, name)) is not None]
+
+
 def known_results(study: SearchStudy) -> list[FinetuneResult]:
     """Return the results of all finetunes of a study whose folders still hold the models."""
     noted = {key.removeprefix(_RESULT).lstrip(":") or BEST for key in study.noted(_RESULT)}

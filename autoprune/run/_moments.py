@@ -46,7 +46,7 @@ from autoprune.support.threads import cpu_threads
 from autoprune.training import weights_hash
 from autoprune.zoo import checkpoint_hash
 
-_FILE = StudyFile("moments", "moments")
+MOMENTS = StudyFile("moments", "moments")
 
 
 @dataclass
@@ -96,7 +96,7 @@ class StudyMoments:
             "images": [self.spec.score.moment_images, self.spec.data.batch_size, self.spec.search.seed],
             "sums": [POSITIONS, LIMIT_BYTES, self.setting.device],
         }
-        return _FILE.path(self.spec, facts)
+        return MOMENTS.path(self.spec, facts)
 
     def keep(self) -> Path:
         """Write the moments to their file unless it exists, and return its path.
@@ -126,7 +126,7 @@ class StudyMoments:
         Raises:
             CheckpointError: this machine measures other moments, or cannot write them.
         """
-        found = _FILE.find(note, self.spec)
+        found = MOMENTS.find(note, self.spec)
         if found is not None:
             return found
         self.watch(Stage(f"moments: the file of {study} is missing here, so they are measured again"))
@@ -136,7 +136,7 @@ class StudyMoments:
             if checkpoint_hash(partial) != note.sha256:
                 raise CheckpointError(
                     f"moments {path}: this machine measures other moments than those that the trials of "
-                    f"{study} were scored with; {_FILE.recovery_advice(note)}"
+                    f"{study} were scored with; {MOMENTS.recovery_advice(note)}"
                 )
         return path
 
@@ -175,8 +175,8 @@ def moments_of(run: Run, cut_from: Prunable | None = None) -> StudyMoments:
 
 def noted_moments(study: SearchStudy, spec: RunSpec) -> Path | None:
     """Return the file of a study's moments, or None if it has none or the file is not here."""
-    note = _FILE.noted(study)
-    return None if note is None else _FILE.find(note, spec)
+    note = MOMENTS.noted(study)
+    return None if note is None else MOMENTS.find(note, spec)
 
 
 def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote, Moments] | None:
@@ -194,7 +194,7 @@ def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote
     """
     if not moments.spec.is_repaired:
         return None
-    note = _FILE.noted(study) or _FILE.note_once(study, moments.keep())
+    note = MOMENTS.noted(study) or MOMENTS.note_once(study, moments.keep())
     return note, moments.load(note, study.name)
 
 

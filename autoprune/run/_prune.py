@@ -50,6 +50,7 @@ from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
 from autoprune.run._flow_bench import workbench
 from autoprune.run._flow_result import FlowResult
 from autoprune.run._identity import identify_dense
+from autoprune.run._if_exists import IfExists, checked_action
 from autoprune.run._model_card import card_of_flow, score_part
 from autoprune.run._new_study import score_dense
 from autoprune.run._paths import probe_writable, settle
@@ -78,6 +79,7 @@ def prune(
     data: VisionData | UserLoaders | None = None,
     config: ConfigSource | None = None,
     *,
+    if_exists: IfExists = "resume",
     watch: Watch = True,
 ) -> FlowResult:
     """Make a model smaller by the stages of [flow], evaluate it once on the test part, and save it.
@@ -90,6 +92,8 @@ def prune(
         data: the result of `autoprune.data.load`, or loaders of your own, as `search` accepts them.
         config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name. The
             preset of flow.method fills the keys that it leaves out.
+        if_exists: what to do if the output folder holds a flow: "resume" goes on with it, "error" refuses,
+            and "overwrite" removes its files and begins again, unless a process works on it.
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
@@ -103,13 +107,14 @@ def prune(
     """
     if config is None:
         raise ConfigError('prune: no config given; pass at least {"budget": {"flops": "50%"}}.')
+    checked_action(if_exists)
     spec = RunSpec.of(config)
     with watching(watch) as show:
-        result = _prune(given_dense(model, data, spec), spec, show)
+        result = _prune(given_dense(model, data, spec), spec, show, if_exists)
     return dataclasses.replace(result, session=Session(model, data))
 
 
-def _prune(given: Dense | None, spec: RunSpec, watch: Watcher) -> FlowResult:
+def _prune(given: Dense | None, spec: RunSpec, watch: Watcher, if_exists: IfExists) -> FlowResult:
     """Begin a flow, or go on with a stopped one, and finish it."""
     spec = settle(spec if given is None else spec.without_names(), named=given is None)
     given_budget = spec.budget
@@ -118,7 +123,9 @@ def _prune(given: Dense | None, spec: RunSpec, watch: Watcher) -> FlowResult:
     settings, folder = to_values(spec), flow_folder(spec)
     require_unlocked(folder / _LOCK, "flow")
     record = FlowRecord.open(folder)
-    if record is not None:
+    if record is not None and if_exists == "error":
+        raise StudyError(f"{folder}: holds a flow already; resume it, or set another output.folder.")
+    if record is not None and if_exists == "resume":
         record.require(spec)
         run = _reopened(record, spec, given, watch)
         record.require(spec, identify_dense(run.dense, run.prunable))
@@ -126,6 +133,8 @@ def _prune(given: Dense | None, spec: RunSpec, watch: Watcher) -> FlowResult:
     probe_writable(folder, "output.folder")
     _report_unread(dataclasses.replace(spec, budget=given_budget), watch)
     run, choice = resolve(spec, given, watch, _begin)
+    if record is not None:
+        record.clear()
     with cpu_threads(run.setting.threads):
         dense_score = score_dense(run)[0].score
     costs: dict[str, Any] = run.dense_cost.known()  # of a single model, so numbers rather than arrays

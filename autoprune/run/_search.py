@@ -17,8 +17,20 @@ from torch import nn
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError
 from autoprune.progress import GIVEN_WATCH, Watch, watching
-from autoprune.run._checks import check_engine_runs, check_names, check_paths, check_study_is_new
+from autoprune.run._checks import (
+    check_engine_runs,
+    check_names,
+    check_paths,
+    check_study_is_new,
+    study_exists,
+)
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
+from autoprune.run._existing_study import (
+    changes_since,
+    remove_study,
+    require_replaceable,
+)
+from autoprune.run._if_exists import IfExists, checked_action
 from autoprune.run._latency import stored_table
 from autoprune.run._new_study import make_study
 from autoprune.run._other_processes import report_held_elsewhere
@@ -31,8 +43,9 @@ from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import objects_of
 from autoprune.run._stored_run import StoredRun, open_earlier, open_run
 from autoprune.run._trials import run_trials
-from autoprune.run._trust import sign_derived, sign_names, store_consent
+from autoprune.run._trust import consent_of, sign_derived, sign_names, store_consent
 from autoprune.run._unused_settings import report_unused
+from autoprune.study import SearchStudy, open_study
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry
 
@@ -46,6 +59,7 @@ def search(
     from_study: StudyRef | None = None,
     from_storage: str | None = None,
     overrides: Sequence[str] = (),
+    if_exists: IfExists = "error",
     trust: bool = False,
     watch: Watch = True,
 ) -> SearchResult:
@@ -65,6 +79,9 @@ def search(
             settings of that one, and reuses its measurements that do not depend on the budget.
         from_storage: URL of the storage of that study, runs/STUDY.db by default.
         overrides: changes of its settings as "section.key=value".
+        if_exists: what to do if the storage has a study of this name: "error" refuses, "resume" goes on with
+            it, and "overwrite" deletes it with its own files and searches again. A resume may change the
+            settings that `resume` may change. Nothing is deleted while a process works on the study.
         trust: whether code that the earlier study names may run although no config of yours named it here.
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
@@ -75,6 +92,7 @@ def search(
     Raises:
         AutopruneError: a setting, the model or the data cannot be used. The storage is unchanged then.
     """
+    checked_action(if_exists)
     if from_study is not None:
         if config is not None:
             raise ConfigError("search: got a config and from_study, expected one of them.")
@@ -86,22 +104,32 @@ def search(
         name, storage, session = of_study(from_study, from_storage, Session(model, data))
         earlier = open_earlier(name, storage, overrides, trust=trust, config=session.config)
         with watching(watch) as show, earlier as stored:
-            return _search(session, stored.spec, show, stored)
+            return _search(session, stored.spec, show, stored, if_exists)
     if overrides:
         raise ConfigError("search: got overrides without from_study; change the config itself.")
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
     with watching(watch) as show:
-        return _search(Session(model, data), RunSpec.of(config), show, None)
+        return _search(Session(model, data), RunSpec.of(config), show, None, if_exists)
 
 
-def _search(session: Session, spec: RunSpec, watch: Watcher, stored: StoredRun | None) -> SearchResult:
+def _search(
+    session: Session, spec: RunSpec, watch: Watcher, stored: StoredRun | None, if_exists: IfExists
+) -> SearchResult:
     """Search in a new study, which reuses measurements of a `stored` one if that is given."""
     given = given_dense(session.model, session.data, spec)
     spec = settle(spec if given is None else spec.without_names(), named=given is None)
     check_names(spec)
     check_paths(spec)
-    check_study_is_new(spec)
+    replaced = None
+    if if_exists == "error" or not study_exists(spec):
+        check_study_is_new(spec)
+    else:
+        found = open_study(str(spec.search.storage), str(spec.search.study))
+        if if_exists == "resume":
+            return _resume_same(found, spec, session, watch)
+        require_replaceable(found)
+        replaced = found
     check_engine_runs(spec)
     report_unused(spec, watch)
     storage, spec = str(spec.search.storage), spec.without_password()
@@ -109,6 +137,9 @@ def _search(session: Session, spec: RunSpec, watch: Watcher, stored: StoredRun |
     run, choice = resolve(
         spec, given, watch, begin_search, known=None if earlier is None else stored_table(earlier)
     )
+    if replaced is not None:  # only now, when nothing else can refuse the new search
+        require_replaceable(replaced)
+        remove_study(replaced, consent_of(False, spec))
     if is_sparsified(spec):
         run = sparsified(run)
     study, moments = make_study(run, choice.step_ms, storage, earlier)
@@ -118,6 +149,14 @@ def _search(session: Session, spec: RunSpec, watch: Watcher, stored: StoredRun |
         sign_derived(study, run.spec, stored.consent)
     result = run_trials(run, study, moments=moments)
     return replace(result, session=replace(session, config=objects_of(run.spec)))
+
+
+def _resume_same(found: SearchStudy, spec: RunSpec, session: Session, watch: Watcher) -> SearchResult:
+    """Go on with an existing study under the settings of this call."""
+    with open_run(found.name, found.url, changes_since(found, spec), config=spec) as stored:
+        given = given_dense(session.model, session.data, stored.running)
+        result = _go_on(stored, given, watch, take_over=False)
+    return replace(result, session=replace(session, config=objects_of(stored.spec)))
 
 
 @entry(study=STUDY, storage=(str, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)

@@ -33,6 +33,10 @@ from autoprune.zoo import load_checkpoint
 STAGE = "sparsify"
 
 
+SPARSE = "sparse.safetensors"
+"""Name of the file of a sparsified dense model, in the output folder."""
+
+
 def is_sparsified(spec: RunSpec) -> bool:
     """Return whether a search sparsifies its dense model first."""
     if spec.flow.stages:
@@ -106,7 +110,7 @@ def sparsified(run: Run) -> Run:
         TrialError: the training diverged.
     """
     spec, dense = run.spec, run.dense
-    path = spec.folder / "sparse.safetensors"
+    path = spec.folder / SPARSE
     origin = {**identify_dense(dense, run.prunable), STAGE: to_values(spec)[STAGE]}
     bench = dataclasses.replace(workbench(run, spec.folder), stage=STAGE)
     known = read_history(path) if path.exists() else None

@@ -32,7 +32,7 @@ from autoprune.support.tensorfile import write_tensors
 from autoprune.training import fit
 from autoprune.zoo import checkpoint_hash
 
-_FILE = StudyFile("supernet", "weights")
+SUPERNET = StudyFile("supernet", "weights")
 
 
 def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
@@ -60,7 +60,7 @@ def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
         budget_share=settings.budget_share,
         seed=settings.seed,
     )
-    path = _FILE.path(run.spec, _facts(run, subnets))
+    path = SUPERNET.path(run.spec, _facts(run, subnets))
     state = path.with_suffix(".training")
     if path.is_file():
         run.watch(Stage(f"supernet: using {path.name}, of the same model, data, space and settings"))
@@ -70,10 +70,10 @@ def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
             with saving(path, "supernet") as partial:
                 write_tensors(shared.state_dict(), partial)
     state.unlink(missing_ok=True)
-    counts = _FILE.note_once(study, path)
+    counts = SUPERNET.note_once(study, path)
     if counts.sha256 != checkpoint_hash(path):
         run.watch(Stage("supernet: another process was faster; trials are scored with its weights"))
-    return _FILE.require(counts, study, run.spec)
+    return SUPERNET.require(counts, study, run.spec)
 
 
 def known_supernet(run: Run, study: SearchStudy) -> Path | None:
@@ -85,8 +85,8 @@ def known_supernet(run: Run, study: SearchStudy) -> Path | None:
     Raises:
         CheckpointError: the file is missing, or holds other weights.
     """
-    note = _FILE.noted(study)
-    return None if note is None else _FILE.require(note, study, run.spec)
+    note = SUPERNET.noted(study)
+    return None if note is None else SUPERNET.require(note, study, run.spec)
 
 
 def _facts(run: Run, subnets: SandwichSampler) -> dict[str, Any]:

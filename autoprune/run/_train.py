@@ -22,6 +22,7 @@ from autoprune.flow import epoch_reporter, naming_learning_rate
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
+from autoprune.run._if_exists import IfExists, checked_action
 from autoprune.run._paths import head_file, probe_writable, settle
 from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import ConfigSource, RunSpec
@@ -43,7 +44,7 @@ class TrainResult:
 
 
 @entry(watch=GIVEN_WATCH)
-def train(config: ConfigSource, *, watch: Watch = True) -> TrainResult:
+def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch = True) -> TrainResult:
     """Train the dense model of a config and write it to model.checkpoint.
 
     A killed training resumes after its last epoch when the function is called again.
@@ -51,6 +52,8 @@ def train(config: ConfigSource, *, watch: Watch = True) -> TrainResult:
     Args:
         config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name. It
             names the model and the data.
+        if_exists: what to do if the checkpoint exists: "error" refuses, "resume" returns the result of the
+            training that wrote it, and "overwrite" trains again and replaces it at the end.
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
@@ -58,7 +61,8 @@ def train(config: ConfigSource, *, watch: Watch = True) -> TrainResult:
         The file and the validation score.
 
     Raises:
-        ConfigError: the checkpoint exists already, does not end in .safetensors, or cannot be written.
+        ConfigError: the checkpoint exists already and may not be replaced, does not end in .safetensors, or
+            cannot be written.
         AutopruneError: the model or the data cannot be loaded, or the training diverges.
 
     Example:
@@ -67,9 +71,18 @@ def train(config: ConfigSource, *, watch: Watch = True) -> TrainResult:
     """
     spec = settle(config)
     path = _file_to_write(spec)
+    checked_action(if_exists)
     if path.exists():
         clear_finished(path)
-        raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
+        known = (read_history(path) or {}).get("val_score") if if_exists == "resume" else None
+        if known is not None:
+            return TrainResult(path, known)
+        if if_exists != "overwrite":
+            of = "" if if_exists == "error" else " without the score of a training"
+            raise ConfigError(
+                f"model.checkpoint: {path} exists already{of}; name another file, or replace this one with "
+                'if_exists = "overwrite".'
+            )
     _ = spec.train_schedule
     check_amounts(spec.budget, required=False)  # or a search would refuse it after this training
     probe_writable(path.parent, "model.checkpoint")

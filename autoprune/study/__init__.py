@@ -14,7 +14,7 @@ from autoprune.study._dashboard import keep_file, save_note
 from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
-from autoprune.study._opening import create_study, open_study, study_state
+from autoprune.study._opening import create_study, delete_study, open_study, study_state
 from autoprune.study._race import (
     Race,
     RaceEntry,
@@ -57,6 +57,7 @@ __all__ = [
     "WarmStarts",
     "create_study",
     "damaged",
+    "delete_study",
     "file_of",
     "is_in_memory",
     "is_warm_start",

@@ -99,6 +99,17 @@ def open_study(url: str, name: str) -> SearchStudy:
         return SearchStudy(url, study, header)
 
 
+def delete_study(study: SearchStudy) -> None:
+    """Delete a study with its trials from its storage. Other studies in the storage stay.
+
+    Raises:
+        StudyError: the storage cannot be used.
+    """
+    storage = open_storage(study.url, create=False)
+    with storage_errors(study.url):
+        optuna.delete_study(study_name=study.name, storage=storage)
+
+
 def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
     """Return whether a storage has no study of a name, one that a resume can use, or another program's.
 

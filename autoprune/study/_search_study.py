@@ -257,6 +257,11 @@ class SearchStudy:
         finally:
             self.store_note(LEASE, None)
 
+    def holders(self) -> list[Lease]:
+        """Return the leases of processes that run a trial or the race, or may do so on another host."""
+        held = [*self.unended().values(), Lease.from_json(self.note(LEASE))]
+        return [lease for lease in held if lease is not None and is_alive(lease) is not False]
+
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
         """Queue a trial with given ratios, before those of the sampler. `origin` names its source."""
         with storage_errors(self.url):

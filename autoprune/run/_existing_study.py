@@ -1,0 +1,132 @@
+"""Goes on with a study of the same name, or replaces it, as the argument if_exists of a search says.
+
+Example:
+    changes = changes_since(study, spec)         # ["search.trials=100"]: what a resume has to change
+    require_replaceable(study)                   # StudyError if a process may still work on it
+    remove_study(study, consent)                 # the study and its own files
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import StudyError, shown_value
+from autoprune.exporting import EXPORTERS, RECIPE, WEIGHTS, find_exporter
+from autoprune.flow import to_values
+from autoprune.reporting import FORMATS
+from autoprune.run._finetune_result import noted_folders
+from autoprune.run._moments import MOMENTS
+from autoprune.run._page import PAGE
+from autoprune.run._retraining import training_state
+from autoprune.run._sparse import SPARSE, is_sparsified
+from autoprune.run._spec import AUTO, RunSpec
+from autoprune.run._stored_config import CHANGEABLE, stored_spec
+from autoprune.run._supernet_training import SUPERNET
+from autoprune.run._trust import Consent, require_own_path
+from autoprune.study import SearchStudy, delete_study
+from autoprune.support.leases import this_process
+
+_MEASURED = ("search.divisor", "search.setting", "search.storage")
+"""Keys whose stored values a search may have measured or hidden."""
+
+
+def changes_since(study: SearchStudy, spec: RunSpec) -> list[str]:
+    """Return "section.key=value" of the settings with which a search would go on with an existing study.
+
+    Args:
+        study: the existing study.
+        spec: the settings of the new call.
+
+    Raises:
+        StudyError: a setting differs that cannot change during a study.
+    """
+    before, now = dict(_keys(to_values(stored_spec(study)))), dict(_keys(to_values(spec)))
+    differing = [key for key in now if now[key] != before.get(key) and not _is_measured(key, now[key])]
+    fixed = [key for key in differing if key not in CHANGEABLE and not key.startswith("finetune.")]
+    if fixed and not is_sparsified(spec):  # a sparsified study names the sparse model as its own
+        key = fixed[0]
+        more = f" ({len(fixed) - 1} more like this)" if len(fixed) > 1 else ""
+        raise StudyError(
+            f"{study.name}: the study has {key} = {shown_value(before.get(key))}, now {shown_value(now[key])}"
+            f"{more}: a resume cannot change it; choose another search.study, or replace the study with "
+            'if_exists = "overwrite".'
+        )
+    changed = [key for key in differing if key not in fixed]
+    return [f"{key}={'none' if now[key] is None else json.dumps(now[key])}" for key in changed]
+
+
+def _is_measured(key: str, value: Any) -> bool:
+    return key in _MEASURED and (value in (None, AUTO) or key == "search.storage")
+
+
+def _keys(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of nested sections."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{section}{key}.")
+        else:
+            yield f"{section}{key}", value
+
+
+def require_replaceable(study: SearchStudy) -> None:
+    """Refuse to replace a study on which another process works, or may work on another host.
+
+    Raises:
+        StudyError: a process holds a trial or the race. The message names it.
+    """
+    held = [lease for lease in study.holders() if lease != this_process()]
+    if held:
+        names = ", ".join(sorted({f"process {lease.pid} on {lease.host}" for lease in held}))
+        raise StudyError(
+            f"{study.name}: {names} may still work on this study, so it is not replaced; end it, or choose "
+            "another search.study. If its host is gone, resume the study with --take-over first."
+        )
+
+
+def remove_study(study: SearchStudy, consent: Consent) -> None:
+    """Delete a study from its storage, and the files that it has written. Other files and folders stay.
+
+    The latency table and the dense model stay too, because they do not depend on the trials.
+
+    Raises:
+        StudyError: the study wrote to a folder that is neither in the current one nor named by this user.
+    """
+    spec = stored_spec(study)
+    require_own_path(study, "output.folder", spec.folder, consent)
+    folders = noted_folders(study)
+    for folder in folders:
+        require_own_path(study, "output.folder", folder, consent)
+    files = [*_pictures(spec.folder), *_training_states(study, spec)]
+    for kind in (SUPERNET, MOMENTS):
+        note = kind.noted(study)
+        if note is not None:
+            files.append(spec.folder / Path(note.path).name)
+    if (spec.folder / SPARSE).as_posix() == str(spec.model.checkpoint):
+        files += [spec.folder / SPARSE, (spec.folder / SPARSE).with_suffix(".json")]
+    models = [f"model{find_exporter(name).suffix}" for name in EXPORTERS]
+    for folder in folders:
+        files += [folder / name for name in (WEIGHTS, RECIPE, *models)]
+    delete_study(study)
+    for file in files:
+        if file.is_file() or file.is_symlink():
+            file.unlink()
+    for folder in (*folders, spec.folder):
+        with contextlib.suppress(OSError):  # a folder that holds anything else stays
+            folder.rmdir()
+
+
+def _training_states(study: SearchStudy, spec: RunSpec) -> Iterator[Path]:
+    """Yield the files of all trainings that a race or a finetune may have begun."""
+    race = study.race()
+    rates = [] if race is None else [tried.learning_rate for tried in race.result.tried]
+    for record in study.records():
+        for rate in (None, *rates):
+            yield training_state(spec.with_learning_rate(rate), record.candidate)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [folder / PAGE, *(folder / f"{name}.{end}" for name in ("report", "stairs") for end in FORMATS)]

@@ -1,0 +1,112 @@
+"""A search whose study exists already: refused, resumed or replaced, and nothing else is deleted."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import autoprune
+from autoprune.errors import ConfigError, StudyError
+from autoprune.run import SearchResult
+from autoprune.study import open_study
+from autoprune.study._race import LEASE
+from autoprune.support.leases import Lease, _started
+from tests.own_rows import tiny_search
+
+STORAGE = "sqlite:///own.db"
+
+
+@pytest.fixture
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchResult:
+    monkeypatch.chdir(tmp_path)
+    return tiny_search(storage=STORAGE)
+
+
+def again(result: SearchResult, if_exists: Any, budget: str = "50%", **search: Any) -> SearchResult:
+    stored = open_study(result.storage, result.name).config
+    stored["budget"]["flops"] = budget
+    stored["search"].update(search)
+    given = result.session
+    return autoprune.search(given.model, given.data, stored, if_exists=if_exists, watch=None)
+
+
+def test_a_study_is_resumed_with_more_trials_but_not_with_another_budget(searched: SearchResult) -> None:
+    with pytest.raises(StudyError, match="has a study of that name already"):
+        again(searched, "error")
+    assert again(searched, "resume").summary.records == searched.summary.records
+    more = again(searched, "resume", trials=3)
+    assert more.summary.records[:2] == searched.summary.records
+    assert len(more.summary.records) == 3
+    with pytest.raises(StudyError, match=r"has budget\.flops = '50%', now '30%': a resume cannot change it"):
+        again(searched, "resume", "30%")
+    with pytest.raises(ConfigError, match=r'if_exists: unknown action "replace"'):
+        again(searched, "replace")
+
+
+def test_a_replaced_study_loses_its_own_files_and_no_others(searched: SearchResult) -> None:
+    tuned = searched.finetune(overrides=["finetune.epochs=1"], watch=None)
+    kept = [searched.output / "notes.txt", tuned.folder / "mine.txt"]
+    for file in kept:
+        file.write_text("mine")
+    optuna.create_study(storage=STORAGE, study_name="other")
+    new = again(searched, "overwrite", "30%", trials=1)
+    assert [record.number for record in new.summary.records] == [0]
+    assert (new.best.macs or 0) < (searched.best.macs or 0)
+    assert optuna.load_study(storage=STORAGE, study_name="other").trials == []
+    left = {file for file in searched.output.rglob("*") if file.is_file()}
+    assert left == {*kept, searched.output / "report.html"}  # of the new search
+
+
+def test_a_study_on_which_a_process_works_is_not_replaced(searched: SearchResult) -> None:
+    study = open_study(searched.storage, searched.name)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:
+        for host in (socket.gethostname(), "elsewhere"):
+            lease = Lease(host, worker.pid, str(_started(worker.pid)))
+            study.store_note(LEASE, lease.to_json())
+            with pytest.raises(StudyError, match=rf"process \d+ on {host} may still work on this study"):
+                again(searched, "overwrite")
+        worker.communicate(b"\n")
+    assert open_study(searched.storage, searched.name).records() == list(searched.summary.records)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    return {
+        "model": {"factory": "tests.misbehaving:net", "checkpoint": "dense.safetensors"},
+        "data": {"loaders": "tests.misbehaving:parts"},
+        "train": {"epochs": 1},
+    }
+
+
+def test_a_dense_model_is_trained_again_only_to_replace_it(trained: dict[str, Any]) -> None:
+    first = autoprune.train(trained, watch=None)
+    before = first.checkpoint.read_bytes()
+    assert autoprune.train(trained, if_exists="resume", watch=None) == first
+    with pytest.raises(ConfigError, match="exists already; name another file, or replace this one with"):
+        autoprune.train(trained, watch=None)
+    other = {**trained, "train": {"epochs": 2}}
+    assert autoprune.train(other, if_exists="overwrite", watch=None).checkpoint == first.checkpoint
+    assert first.checkpoint.read_bytes() != before
+
+
+def test_a_flow_is_refused_resumed_or_replaced(trained: dict[str, Any], tmp_path: Path) -> None:
+    flow = {"stages": ["select", "rebuild"]}
+    config = {**trained, "budget": {"flops": "60%"}, "flow": flow, "output": {"folder": "flows"}}
+    autoprune.train(trained, watch=None)
+    first = autoprune.prune(config=config, watch=None)
+    with pytest.raises(StudyError, match="holds a flow already"):
+        autoprune.prune(config=config, if_exists="error", watch=None)
+    (first.folder / "mine.txt").write_text("mine")
+    assert autoprune.prune(config=config, watch=None).cost == first.cost
+    smaller = autoprune.prune(
+        config={**config, "budget": {"flops": "40%"}}, if_exists="overwrite", watch=None
+    )
+    assert smaller.cost.macs < first.cost.macs
+    assert (first.folder / "mine.txt").read_text() == "mine"
