@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import StudyError, shown_value
-from autoprune.exporting import EXPORTERS, RECIPE, WEIGHTS, find_exporter
+from autoprune.exporting import CARD, EXPORTERS, RECIPE, WEIGHTS, find_exporter
 from autoprune.flow import to_values
 from autoprune.reporting import FORMATS
 from autoprune.run._finetune_result import noted_folders
@@ -107,9 +107,10 @@ def remove_study(study: SearchStudy, consent: Consent) -> None:
             files.append(spec.folder / Path(note.path).name)
     if (spec.folder / SPARSE).as_posix() == str(spec.model.checkpoint):
         files += [spec.folder / SPARSE, (spec.folder / SPARSE).with_suffix(".json")]
-    models = [f"model{find_exporter(name).suffix}" for name in EXPORTERS]
     for folder in folders:
-        files += [folder / name for name in (WEIGHTS, RECIPE, *models)]
+        files += [folder / name for name in (WEIGHTS, RECIPE, CARD, PAGE)]
+        for name in EXPORTERS:
+            files += folder.glob(f"model*{find_exporter(name).suffix}")
     delete_study(study)
     for file in files:
         if file.is_file() or file.is_symlink():
