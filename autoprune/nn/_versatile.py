@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from types import EllipsisType
 from typing import Literal, TypeAlias
 
 import torch
@@ -18,6 +19,15 @@ from autoprune.errors import ConfigError
 
 Pair: TypeAlias = tuple[int, int]
 Windows: TypeAlias = Literal["weight", "input"]
+
+_PASS = 64
+"""MACs that take about as long as one more pass over an output value in memory."""
+
+_WEIGHT = 16
+"""MACs that take about as long as a copy of a weight."""
+
+_CALLS = 2**21
+"""MACs that take about as long as the calls by which several convolutions exceed one."""
 
 
 class VersatileConv2d(nn.Module):
@@ -31,6 +41,10 @@ class VersatileConv2d(nn.Module):
 
     A primary filter is kept or dropped with all its outputs. If `delta` is above 0, the input channels stay,
     because the windows count them.
+
+    If exported or counted, the layer is a convolution for each crop and window. In eager mode a large layer
+    convolves the channels that all windows share once, and each crop by itself. A small one is one
+    convolution with zeros around the parts, since the calls would take longer than these multiplications.
 
     Args:
         in_channels: number of input channels.
@@ -51,6 +65,9 @@ class VersatileConv2d(nn.Module):
     Attributes:
         weight: the primary filters [primaries, channels, height, width].
         bias: [out_channels], or None.
+        mask: bool [crops, windows, 1, channels or 1, height, width], the places of each part in the filters.
+        kernel_size: height and width of the primary filters.
+        parts: number of spatial crops, and number of channel windows.
 
     Raises:
         ConfigError: the sizes do not fit each other.
@@ -61,6 +78,7 @@ class VersatileConv2d(nn.Module):
     """
 
     bias: nn.Parameter | None
+    mask: Tensor
 
     def __init__(
         self,
@@ -90,14 +108,27 @@ class VersatileConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         values = torch.empty(out_channels, device=device, dtype=dtype) if bias else None
         self.register_parameter("bias", None if values is None else nn.Parameter(values))
+        counted = in_channels if delta and windows == "weight" else 1
+        self.parts, self.kernel_size = parts, sides
+        areas = [(sides[0] - 2 * crop) * (sides[1] - 2 * crop) for crop in range(parts[0])]
+        self._saved_area = areas[0] - sum(areas) / len(areas)
+        self._area_stride = math.prod(self.stride)
+        mask = torch.empty((*parts, 1, counted, *sides), device=device, dtype=torch.bool)
+        self.register_buffer("mask", mask, persistent=False)
         self.reset_parameters()
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw new parameters as torch's convolutions do."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
+        self.mask.zero_()
+        for crop, masks in enumerate(self.mask):
+            for number, mask in enumerate(masks):
+                first = number * self.step if mask.shape[1] > 1 else 0
+                mask[:, first : first + self.in_channels - self.delta][self._inner(crop)] = 1
 
     @property
     def in_channels(self) -> int:
@@ -109,26 +140,70 @@ class VersatileConv2d(nn.Module):
         """Number of output channels."""
         return len(self.weight) * math.prod(self.parts)
 
-    @property
-    def kernel_size(self) -> Pair:
-        """Height and width of the primary filters."""
-        height, width = self.weight.shape[2:]
-        return height, width
-
-    @property
-    def parts(self) -> Pair:
-        """Number of spatial crops and number of channel windows."""
-        return count_parts(self.kernel_size, self.delta, self.step, spatial=self.spatial)
-
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [n, in_channels, h, w] to [n, out_channels, ...], of a size as for nn.Conv2d."""
+        if torch.compiler.is_exporting() or inputs.is_meta:
+            return self._by_formula(inputs)
+        weight, (crops, windows) = self.weight, self.parts
+        channels = inputs.shape[1]
+        outputs = len(weight) * crops * windows
+        values = inputs.numel() * outputs / (channels * self._area_stride)
+        saved = channels * self._saved_area  # MACs for each output value
+        copied = weight.numel() * crops * windows  # with zeros, for a single convolution
+        if crops > 1 and values * (saved - _PASS) + _WEIGHT * copied > _CALLS:
+            return torch.cat([self._crops(inputs, crop, crop + 1, values) for crop in range(crops)], 1)
+        return self._crops(inputs, 0, crops, values)
+
+    def _crops(self, inputs: Tensor, first: int, last: int, values: float) -> Tensor:
+        """Return the outputs of crops `first` to `last` - 1, by filters of the size of `first`."""
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        mask, (crops, windows) = self.mask, self.parts
+        if last - first < crops:
+            weight, mask = weight[self._inner(first)], mask[first:last][self._inner(first)]
+            bias = None if bias is None else bias.view(crops, -1)[first:last].flatten()
+        if last - first == windows == 1:
+            return self._convolve(inputs, weight, bias, first)
+        if windows > 1 and self.windows == "input":
+            starts = range(0, self.delta + 1, self.step)
+            pads = [(0, 0, 0, 0, start, self.delta - start) for start in starts]
+            weight = torch.stack([functional.pad(weight, each) for each in pads])
+        elif windows > 1:
+            channels, _, high, wide = inputs.shape[1], *weight.shape[1:]
+            saved = (channels - 2 * self.delta) * high * wide * (1 - 1 / windows)
+            outputs = len(weight) * crops * windows
+            passes = 1 + channels * self._area_stride / outputs  # over outputs, and over inputs
+            if values * (saved - _PASS * passes) + _WEIGHT * outputs * saved > _CALLS:
+                return self._around_shared(inputs, weight, mask, bias, first)
+        return self._convolve(inputs, (weight * mask).flatten(0, 2), bias, first)
+
+    def _around_shared(
+        self, inputs: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, crop: int
+    ) -> Tensor:
+        """Return the outputs from a convolution of the shared channels, and one of those at both ends."""
+        low, high = self.delta, inputs.shape[1] - self.delta
+
+        def ends(values: Tensor, axis: int) -> Tensor:
+            return torch.cat([values.narrow(axis, 0, low), values.narrow(axis, high, low)], axis)
+
+        alike = (weight[:, low:high] * mask[:, :1, :, low:high]).flatten(0, 2)
+        shared = self._convolve(inputs[:, low:high], alike, None, crop)
+        outer = self._convolve(ends(inputs, 1), (ends(weight, 1) * ends(mask, 3)).flatten(0, 2), bias, crop)
+        crops, windows = mask.shape[:2]
+        parts = outer.view(len(inputs), crops, windows, -1, *outer.shape[2:])
+        return (parts + shared.view(len(inputs), crops, 1, -1, *outer.shape[2:])).flatten(1, 3)
+
+    def _by_formula(self, inputs: Tensor) -> Tensor:
+        """Return the outputs by a convolution for each crop and window, without zeros."""
         sources = list(self._sources(inputs))
         crops, _ = self.parts
         biases = (
             [None] * crops * len(sources) if self.bias is None else self.bias.view(crops * len(sources), -1)
         )
         outputs = [
-            self._convolve(source, weight, biases[crop * len(sources) + number], crop, groups)
+            self._convolve(
+                source, weight[self._inner(crop)], biases[crop * len(sources) + number], crop, groups
+            )
             for crop in range(crops)
             for number, (source, weight, groups) in enumerate(sources)
         ]
@@ -154,10 +229,15 @@ class VersatileConv2d(nn.Module):
             # A convolution of that many groups would be narrowed by whole groups, that is by windows.
             yield from ((source, weight, 1) for source, weight in zip(sources, weights, strict=True))
 
-    def _convolve(
-        self, inputs: Tensor, weight: Tensor, bias: Tensor | None, crop: int, groups: int
-    ) -> Tensor:
+    def _inner(self, crop: int) -> tuple[EllipsisType | slice, ...]:
+        """Return the index of a crop in filters or masks [..., height, width]."""
         height, width = self.kernel_size
+        return ..., slice(crop, height - crop), slice(crop, width - crop)
+
+    def _convolve(
+        self, inputs: Tensor, weight: Tensor, bias: Tensor | None, crop: int, groups: int = 1
+    ) -> Tensor:
+        """Convolve with filters of the size of a crop."""
         (down, across), (high, wide) = (
             (pad - crop * spread for pad, spread in zip(self.padding, self.dilation, strict=True)),
             inputs.shape[2:],
@@ -169,7 +249,7 @@ class VersatileConv2d(nn.Module):
             inside = inputs[:, :, top : high - top, left : wide - left]
         return functional.conv2d(
             inside,
-            weight[:, :, crop : height - crop, crop : width - crop],
+            weight,
             bias,
             self.stride,
             (max(0, down), max(0, across)),

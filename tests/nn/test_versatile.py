@@ -77,6 +77,32 @@ def test_the_layer_equals_a_convolution_with_explicit_filters(
     assert layer.in_channels == 12
 
 
+def counted(layer: nn.Module, images: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        layer(images)
+    return int(counter.get_total_flops()) // 2
+
+
+@pytest.mark.parametrize("mode", ["spatial", "channels", "both", "both, over the input"])
+@pytest.mark.parametrize("geometry", [{"padding": 1}, {"stride": 2}, {"padding": 4, "dilation": 2}])
+def test_large_layers_save_multiplications_and_small_ones_calls(mode: str, geometry: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    for channels, side, is_large in ((64, 24, True), (12, 5, False)):
+        layer = VersatileConv2d(channels, 180, 3, **MODES[mode], **geometry)
+        plain, images = nn.Conv2d(channels, 180, 3, **geometry), torch.randn(2, channels, side, side)
+        expected = functional.conv2d(images, explicit_filters(layer), layer.bias, **geometry)
+        torch.testing.assert_close(layer(images), expected, rtol=1e-4, atol=1e-5)
+        if is_large:
+            assert counted(layer, images) < 0.8 * counted(plain, images)
+        else:
+            assert counted(layer, images) == counted(plain, images)
+        found, wanted = (
+            torch.autograd.grad(each.square().sum(), layer.weight)[0]
+            for each in (layer(images), layer._by_formula(images))
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_rebuilt_equals_masked_reference_and_costs_what_was_predicted(mode: str) -> None:
     prunable = trace(net(mode), IMAGE)
