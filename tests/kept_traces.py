@@ -27,7 +27,7 @@ _KEPT: dict[Hashable, Prunable] = {}
 def kept_traces() -> Iterator[None]:
     """Let runs, workers in this process and flows take the traces that are kept."""
     with pytest.MonkeyPatch.context() as patched:
-        for user in ("run._problem", "run._scoring", "flow._state"):
+        for user in ("run._problem", "flow._state"):
             patched.setattr(f"autoprune.{user}.trace", trace)
         yield
 
@@ -37,12 +37,13 @@ def trace(
     example_inputs: object,
     *,
     frozen: Sequence[str] = (),
+    target: str = "",
     rebuilt_from: tuple[Prunable, Plan] | None = None,
 ) -> Prunable:
     """Trace a model, or take the trace of another one of the same structure."""
-    structure = structure_of(model, example_inputs) if rebuilt_from is None else None
+    structure = structure_of(model, example_inputs) if rebuilt_from is None and not target else None
     if structure is None:
-        return tracing.trace(model, example_inputs, frozen=frozen, rebuilt_from=rebuilt_from)
+        return tracing.trace(model, example_inputs, frozen=frozen, target=target, rebuilt_from=rebuilt_from)
     key = (structure, tuple(frozen))
     if key not in _KEPT:
         _KEPT[key] = tracing.trace(model, example_inputs, frozen=frozen)

@@ -49,7 +49,11 @@ class ExactCost:
 
 
 def make_formula(
-    model: nn.Module, grouping: Grouping, terms: Iterable[MacTerm], blocks: Sequence[Block] = ()
+    model: nn.Module,
+    grouping: Grouping,
+    terms: Iterable[MacTerm],
+    blocks: Sequence[Block] = (),
+    target: str = "",
 ) -> ExactCost:
     """Turn the counts of operators, and the shapes of parameters, into sums over the widths of the groups.
 
@@ -58,23 +62,26 @@ def make_formula(
         grouping: which group each label belongs to.
         terms: the counts of the operators.
         blocks: the blocks that may be dropped.
+        target: path of the submodule whose parameters count, or "" for the model.
     """
     terms = list(terms)
     groups = [group.width for group in grouping.groups]
     full = np.array([*groups, *(1 for _ in blocks)], dtype=np.int64)
-    sums = _sums(model, grouping, terms, BlockSizes((), len(groups)))
-    dropping = _sums(model, grouping, terms, BlockSizes(blocks, len(groups))) if blocks else sums
+    sums = _sums(model, grouping, terms, BlockSizes((), len(groups)), target)
+    dropping = _sums(model, grouping, terms, BlockSizes(blocks, len(groups)), target) if blocks else sums
     return ExactCost(sums, dropping, full)
 
 
-def _sums(model: nn.Module, grouping: Grouping, terms: Sequence[MacTerm], blocks: BlockSizes) -> Polynomials:
+def _sums(
+    model: nn.Module, grouping: Grouping, terms: Sequence[MacTerm], blocks: BlockSizes, target: str
+) -> Polynomials:
     macs: Sum = Counter()
     for term in terms:
         sizes = [_even_size(factor, grouping) for factor in term.factors]
         summed = [_even_size(factor, grouping) for factor in term.summed]
         add_product(macs, [*sizes, *blocks.of_node(term.node)], only_above_1=_any_above_1(summed))
     params: Sum = Counter()
-    for name, tensor, sizes in tensor_sizes(model, grouping.groups):
+    for name, tensor, sizes in tensor_sizes(model, grouping.groups, target):
         if isinstance(tensor, nn.Parameter):
             add_product(params, [*sizes, *blocks.of_tensor(name)])
     return Polynomials.of([macs, params], blocks.columns)
@@ -117,15 +124,21 @@ def for_columns(widths: IntArray, *polynomials: Polynomials) -> Polynomials:
 
 
 def tensor_sizes(
-    model: nn.Module, groups: Sequence[ChannelGroup]
+    model: nn.Module, groups: Sequence[ChannelGroup], target: str = ""
 ) -> Iterator[tuple[str, Tensor, list[Size]]]:
-    """Yield the name of every parameter and buffer, shared ones once, with the sizes of its axes."""
+    """Yield the name of every parameter and buffer, shared ones once, with the sizes of its axes.
+
+    With a target, only those of that submodule count.
+    """
+    own = {id(tensor) for _, tensor in named_tensors(model.get_submodule(target))}
     narrowed: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for position, group in enumerate(groups):
         for member in group.members:
             here = narrowed.setdefault((member.parameter, member.axis), [])
             here.append((position, member.index.shape[1]))
     for name, tensor in named_tensors(model):
+        if id(tensor) not in own:
+            continue
         sizes = []
         for axis, constant in enumerate(tensor.shape):
             times = [0] * len(groups)

@@ -85,7 +85,7 @@ def _maximal(moments: IntArray) -> IntArray:
 def _weights(prunable: Prunable, blocks: BlockSizes) -> Sum:
     """Return the bytes of all parameters and buffers."""
     total: Sum = Counter()
-    for name, tensor, sizes in tensor_sizes(prunable.model, prunable.groups):
+    for name, tensor, sizes in tensor_sizes(prunable.model, prunable.groups, prunable.target):
         add_product(total, [*sizes, *blocks.of_tensor(name)], tensor.element_size())
     return total
 

@@ -14,10 +14,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoprune.data._fixed_batches import first_batches, spread_samples
+from autoprune.data._fixed_batches import HeldBatches, first_batches, head, spread_samples
 from autoprune.data._folder import load_folder
 from autoprune.data._limited import limited
-from autoprune.data._loaders import Augment, Batch, DeviceLoader, Loader, StreamLoader, endless, first_batch
+from autoprune.data._loaders import (
+    Augment,
+    Batch,
+    DeviceLoader,
+    Loader,
+    Prepare,
+    StreamLoader,
+    endless,
+    first_batch,
+)
 from autoprune.data._memory import load_arrays
 from autoprune.data._randomness import (
     from_storable,
@@ -39,8 +48,10 @@ __all__ = [
     "Batch",
     "DatasetSpec",
     "DeviceLoader",
+    "HeldBatches",
     "LoadOptions",
     "Loader",
+    "Prepare",
     "Preprocessing",
     "StreamLoader",
     "UserLoaders",
@@ -49,6 +60,7 @@ __all__ = [
     "first_batch",
     "first_batches",
     "from_storable",
+    "head",
     "limited",
     "load",
     "model_seed",
@@ -115,6 +127,7 @@ def load(
     image_size: int | None = None,
     workers: int = 2,
     validation: str | None = None,
+    prepare: Prepare | None = None,
 ) -> VisionData:
     """Load a data set by name.
 
@@ -131,6 +144,7 @@ def load(
         workers: number of processes that read an image folder.
         validation: "package.module:function" that returns a loader of validation data, which replaces the
             held-out share.
+        prepare: splits a batch of a user's loaders into (inputs, targets).
 
     Raises:
         ConfigError: if a function cannot be imported.
@@ -147,6 +161,7 @@ def load(
         image_size=image_size,
         workers=workers,
         validation=validation,
+        prepare=prepare,
     )
     if ":" not in name and name not in DATASETS:
         raise DataError(unknown("data.name", name, DATASETS, kind="data set"))

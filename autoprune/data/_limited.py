@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from autoprune.data._loaders import Batch, Loader
 from autoprune.data._vision import VisionData
@@ -20,7 +21,7 @@ def limited(data: VisionData, most: int) -> VisionData:
 
     The fingerprint stays that of the whole data.
     """
-    parts = {
+    parts: dict[str, Any] = {
         part: LimitedLoader(loader, most)
         for part in ("train", "val", "test", "plain")
         if (loader := getattr(data, part)) is not None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,9 +23,14 @@ from torch import Tensor
 from autoprune.data._randomness import random_states, restore_random_states, seeded_states, stream_seed
 from autoprune.errors import DataError, shortened, summary_of, text_of
 from autoprune.execution.layout import plain_if_both
-from autoprune.support.usercode import guarded
+from autoprune.support.structures import mapped, moved, tensors_in
+from autoprune.support.usercode import call_user, guarded
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Any]
+"""(inputs, targets): two tensors, or structures of tensors (see `autoprune.support.structures`)."""
+
+Prepare = Callable[[Any], Batch]
+"""Splits a batch, as the user's loader yields it, into (inputs, targets)."""
 
 _END = object()
 """Marks the end of a source. None cannot, because a collate function may return None as a batch."""
@@ -48,7 +53,7 @@ class Loader(Protocol):
         ...
 
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield (inputs [b, ...], targets [b, ...]) on the device. Equal arguments give equal batches."""
+        """Yield (inputs, targets) on the device. Equal arguments give equal batches."""
         ...
 
 
@@ -152,13 +157,14 @@ class StreamLoader:
     a batch, these states are replaced by states of its own, which (seed, epoch) seeds.
 
     Args:
-        source: an iterable of (inputs, targets), which can be iterated again.
+        source: an iterable of batches, which can be iterated again.
         batches: number of batches in an epoch.
         samples: number of samples in an epoch.
         device: device of the batches. Pinned memory is copied asynchronously.
         where: name of the data and the part in messages.
         is_bounded: whether an epoch of more than `batches` batches is an error. Training may stop inside an
             epoch, but an evaluation reads a part to its end and would never finish an endless one.
+        prepare: splits a batch into (inputs, targets), or None if batches are such pairs.
     """
 
     def __init__(
@@ -170,6 +176,7 @@ class StreamLoader:
         device: str | torch.device,
         where: str = "data",
         is_bounded: bool = False,
+        prepare: Prepare | None = None,
     ) -> None:
         if batches == 0 or samples == 0:
             raise DataError("data: a part without samples; give it more data.")
@@ -179,6 +186,7 @@ class StreamLoader:
         self._device = torch.device(device)
         self._where = where
         self._is_bounded = is_bounded
+        self._prepare = prepare
 
     @property
     def samples(self) -> int:
@@ -237,19 +245,25 @@ class StreamLoader:
         return iter(self._source)
 
     def _move(self, batch: Any) -> Batch:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+        source = "a loader yielded"
+        if self._prepare is not None:
+            batch = call_user(self._prepare, "task.prepare", DataError, batch)
+            source = "task.prepare returned"
+        is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not is_pair or next(tensors_in(batch[0]), None) is None:
             raise DataError(
-                f"{self._where}: a loader yielded a {type(batch).__name__}, "
-                "expected (inputs, targets) as tensors."
+                f"{self._where}: {source} a {type(batch).__name__}, expected (inputs, targets) with tensors "
+                "in the inputs; task.prepare can split a batch into such a pair."
             )
-        kind = type(batch[1]).__name__
-        with guarded(f"{self._where}: targets are a {kind}, expected a tensor", DataError):
-            inputs, targets = batch[0], torch.as_tensor(batch[1])
+        inputs, targets = batch
+        if next(tensors_in(targets), None) is None:
+            kind = type(targets).__name__
+            with guarded(f"{self._where}: targets are a {kind}, expected a tensor", DataError):
+                targets = torch.as_tensor(targets)
         with guarded(
             f"{self._where}: a batch cannot be moved to {self._device}", DataError, memory_passes=True
         ):
-            inputs = plain_if_both(inputs.to(self._device, non_blocking=True))
-            return inputs, targets.to(self._device, non_blocking=True)
+            return mapped(plain_if_both, moved(inputs, self._device)), moved(targets, self._device)
 
 
 def _generators(source: object) -> list[torch.Generator]:

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from autoprune.data._loaders import StreamLoader
+from autoprune.data._loaders import Prepare, StreamLoader
 from autoprune.data._vision import LoadOptions, VisionData
 from autoprune.errors import DataError, shown_value, suggest
+from autoprune.support.structures import mapped, samples_in, tensors_in
 from autoprune.support.usercode import call_with_offered, guarded
 from autoprune.support.userfunction import load_function
 
@@ -43,13 +44,23 @@ UserLoaders = Sequence[Any] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Scan:
-    """The result of reading a part, or its first batches: shape (C, H, W), largest label, counts, hash."""
+    """The result of reading a part, or its first batches.
 
-    shape: tuple[int, int, int]
+    Attributes:
+        shape: shape of an image (C, H, W), or () for inputs of another structure.
+        highest: largest label, or -1 if the targets are no labels.
+        batches: number of batches.
+        samples: number of samples.
+        digest: SHA-256 of all tensors.
+        example: the inputs of the first batch.
+    """
+
+    shape: tuple[int, ...]
     highest: int
     batches: int
     samples: int
     digest: str
+    example: Any
 
 
 def load_user(reference: str, options: LoadOptions) -> VisionData:
@@ -69,11 +80,17 @@ def load_user(reference: str, options: LoadOptions) -> VisionData:
         name=reference,
         device=options.device,
         batch_size=options.batch_size,
+        prepare=options.prepare,
     )
 
 
 def wrap_loaders(
-    loaders: UserLoaders, *, name: str = "loaders", device: str = "cpu", batch_size: int = 128
+    loaders: UserLoaders,
+    *,
+    name: str = "loaders",
+    device: str = "cpu",
+    batch_size: int = 128,
+    prepare: Prepare | None = None,
 ) -> VisionData:
     """Check a user's loaders and return them as `VisionData`.
 
@@ -82,14 +99,15 @@ def wrap_loaders(
         name: name of the data in messages and in the fingerprint.
         device: device of the batches.
         batch_size: batch size to count samples with, for a loader without a dataset and a batch_size.
+        prepare: splits a batch of the loaders into (inputs, targets), or None if batches are such pairs.
 
     Raises:
         DataError: if the loaders have another form, or their data are empty, not finite or wrongly labelled.
     """
     parts, classes = _parts(name, loaders)
     scans = {
-        "train": _scan(f"{name}: train", parts["train"], SCANNED_TRAIN_BATCHES),
-        "val": _scan(f"{name}: val", parts["val"], None),
+        "train": _scan(f"{name}: train", parts["train"], SCANNED_TRAIN_BATCHES, prepare),
+        "val": _scan(f"{name}: val", parts["val"], None, prepare),
     }
     classes = classes or 1 + max(scan.highest for scan in scans.values())
     for part, scan in scans.items():
@@ -102,7 +120,13 @@ def wrap_loaders(
         )
     wrapped = {
         part: _loader(
-            f"{name}: {part}", source, scans.get(part), device, batch_size, is_bounded=part != "train"
+            f"{name}: {part}",
+            source,
+            scans.get(part),
+            device,
+            batch_size,
+            is_bounded=part != "train",
+            prepare=prepare,
         )
         for part, source in parts.items()
     }
@@ -117,6 +141,7 @@ def wrap_loaders(
         input_shape=scans["train"].shape,
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         class_names=_class_names(parts["train"], classes),
+        example=scans["val"].example,
     )
 
 
@@ -178,7 +203,14 @@ def _described(made: Any) -> str:
 
 
 def _loader(
-    where: str, source: Any, scan: Scan | None, device: str, batch_size: int, *, is_bounded: bool
+    where: str,
+    source: Any,
+    scan: Scan | None,
+    device: str,
+    batch_size: int,
+    *,
+    is_bounded: bool,
+    prepare: Prepare | None = None,
 ) -> StreamLoader:
     batches = _length(where, source)
     if getattr(source, "persistent_workers", False):
@@ -202,6 +234,7 @@ def _loader(
         device=device,
         where=f"data {where}",
         is_bounded=is_bounded,
+        prepare=prepare,
     )
 
 
@@ -222,7 +255,7 @@ def _length(where: str, source: Any) -> int:
         return len(source)
 
 
-def _scan(where: str, source: Any, limit: int | None) -> Scan:
+def _scan(where: str, source: Any, limit: int | None, prepare: Prepare | None = None) -> Scan:
     """Read a part once and check it, up to `limit` batches, or completely if `limit` is None."""
     length = _length(where, source)
     scanner = _Scanner(where)
@@ -233,10 +266,11 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
         device="cpu",
         where=f"data {where}",
         is_bounded=limit is None,
+        prepare=prepare,
     )
     for inputs, targets in itertools.islice(counted, limit):
         with guarded(f"data {where}: batch {scanner.batches} cannot be read", DataError):
-            scanner.add(inputs.detach(), targets.detach())
+            scanner.add(mapped(Tensor.detach, inputs), mapped(Tensor.detach, targets))
     if scanner.samples == 0:
         raise DataError(f"data {where}: the part is empty.")
     if scanner.batches < min(length, limit or length):
@@ -263,16 +297,32 @@ class _Scanner:
     def __init__(self, where: str) -> None:
         self.batches = self.samples = 0
         self._where = where
-        self._highest = 0
+        self._highest = -1
         self._shape: tuple[int, ...] = ()
+        self._example: Any = None
         self._digest = hashlib.sha256()
 
-    def add(self, inputs: Tensor, targets: Tensor) -> None:
+    def add(self, inputs: Any, targets: Any) -> None:
         """Check the next batch and add it.
 
         Raises:
             DataError: if it is malformed, not finite or wrongly labelled, or its images have another shape.
         """
+        if self._example is None:
+            self._example = inputs
+        if isinstance(inputs, Tensor) and isinstance(targets, Tensor):
+            self._add_images(inputs, targets)
+        else:
+            _check_finite(self._where, "inputs", *tensors_in(inputs))
+            _check_finite(self._where, "targets", *tensors_in(targets))
+        for tensor in (*tensors_in(inputs), *tensors_in(targets)):
+            # NumPy has no bfloat16.
+            known = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+            self._digest.update(known.contiguous().numpy().tobytes())
+        self.batches += 1
+        self.samples += samples_in(inputs)
+
+    def _add_images(self, inputs: Tensor, targets: Tensor) -> None:
         _check(self._where, inputs, targets)
         shape = tuple(inputs.shape[1:])
         if self._shape not in ((), shape):
@@ -281,18 +331,12 @@ class _Scanner:
                 "in earlier batches; resize all images to one size."
             )
         self._shape = shape
-        self._digest.update(inputs.contiguous().numpy().tobytes())
-        known = targets.float() if targets.dtype is torch.bfloat16 else targets  # NumPy has no bfloat16
-        self._digest.update(known.contiguous().numpy().tobytes())
         self._highest = max(self._highest, _highest(targets))
-        self.batches += 1
-        self.samples += len(inputs)
 
     def result(self) -> Scan:
         """Return the scan of all batches so far."""
-        channels, height, width = self._shape
         return Scan(
-            (channels, height, width), self._highest, self.batches, self.samples, self._digest.hexdigest()
+            self._shape, self._highest, self.batches, self.samples, self._digest.hexdigest(), self._example
         )
 
 
@@ -301,6 +345,11 @@ def _highest(targets: Tensor) -> int:
     if not targets.is_floating_point():
         return int(targets.max())
     return targets.shape[1] - 1 if targets.ndim > 1 else 0
+
+
+def _check_finite(where: str, word: str, *tensors: Tensor) -> None:
+    if not all(bool(torch.isfinite(each).all()) for each in tensors if each.is_floating_point()):
+        raise DataError(f"data {where}: the {word} have NaN or infinite values; clean them.")
 
 
 def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
@@ -316,16 +365,15 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
         )
     if inputs.layout is not torch.strided:
         raise DataError(f"data {where}: inputs have the layout {inputs.layout}; give dense tensors.")
-    if not bool(torch.isfinite(inputs).all()):
-        raise DataError(f"data {where}: the inputs have NaN or infinite values; clean them.")
+    _check_finite(where, "inputs", inputs)
+    _check_finite(where, "targets", targets)
     if targets.is_floating_point():
-        if not bool(torch.isfinite(targets).all()):
-            raise DataError(f"data {where}: the targets have NaN or infinite values; clean them.")
-    elif targets.is_complex():
+        return
+    if targets.is_complex():
         raise DataError(f"data {where}: targets are {targets.dtype}, expected labels or floating numbers.")
-    elif int(targets.min()) < 0:
+    if int(targets.min()) < 0:
         raise DataError(f"data {where}: got label {int(targets.min())}, expected 0 or more.")
-    elif int(targets.max()) >= MOST_CLASSES:
+    if int(targets.max()) >= MOST_CLASSES:
         raise DataError(
             f"data {where}: got label {int(targets.max())}, expected class numbers below {MOST_CLASSES:,}."
         )

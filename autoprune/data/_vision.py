@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from autoprune.data._loaders import Loader
+from autoprune.data._loaders import Loader, Prepare
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class VisionData:
         train: the training part.
         val: the validation part.
         test: the test part, or None.
-        classes: number of classes.
-        input_shape: shape of an image, (C, H, W).
+        classes: number of classes, or 0 if the targets are no labels.
+        input_shape: shape of an image, (C, H, W), or () if the inputs are no batch of equal images.
         fingerprint: SHA-256 of the content. It covers all samples of a data set in memory, and the names and
             sizes of the files in a folder. For a user's loaders, it covers the number of classes, the number
             of training samples, and all validation samples.
@@ -46,6 +47,7 @@ class VisionData:
         plain: the training part without augmentation, or None for a user's loaders.
         class_names: the names of the classes by their numbers, or () if they are not known.
         preprocessing: how images become inputs, or None for a user's loaders.
+        example: the inputs of the first validation batch of a user's loaders.
     """
 
     name: str
@@ -53,12 +55,13 @@ class VisionData:
     val: Loader
     test: Loader | None
     classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     fingerprint: str
     augmentation: str = "their loader"
     plain: Loader | None = None
     class_names: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    example: Any = None
 
     @property
     def unchanged_train(self) -> Loader:
@@ -79,3 +82,4 @@ class LoadOptions:
     image_size: int | None = None
     workers: int = 2
     validation: str | None = None
+    prepare: Prepare | None = None

@@ -21,6 +21,7 @@ from autoprune.errors import ConfigError, shortened, text_of
 from autoprune.execution.detour import Detour
 from autoprune.execution.layout import laid_out
 from autoprune.support.dtypes import DTYPES
+from autoprune.support.structures import mapped
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -72,10 +73,14 @@ class Setting:
                 parameter.data = laid_out(parameter.data, self.memory_format)
         return model
 
-    def arrange(self, inputs: Tensor) -> Tensor:
-        """Return a batch on the device. Images [n, C, H, W] also get the layout."""
-        inputs = inputs.to(self.device, non_blocking=True)
-        return laid_out(inputs, self.memory_format) if inputs.ndim == 4 else inputs
+    def arrange(self, inputs: Any) -> Any:
+        """Return the inputs of a batch on the device. Images [n, C, H, W] also get the layout."""
+
+        def arranged(tensor: Tensor) -> Tensor:
+            tensor = tensor.to(self.device, non_blocking=True)
+            return laid_out(tensor, self.memory_format) if tensor.ndim == 4 else tensor
+
+        return mapped(arranged, inputs)
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

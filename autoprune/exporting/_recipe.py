@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.exporting._recipe_schema import DTYPES, FORMAT, VERSION, RecipeFile
-from autoprune.graph.attached import example_of
+from autoprune.graph.attached import example_of, target_of
 from autoprune.graph.blocks import StandIn, stand_ins_of
 from autoprune.graph.capture import ExampleInputs, named_tensors
 from autoprune.graph.patches import Patch, read_patches
@@ -65,6 +65,7 @@ class Recipe:
         plan: the keep indices.
         dropped: the places of the modules that add nothing, in dropped blocks.
         inputs: shapes and dtypes of the example inputs, a list if positional, a dict if by keyword, or None.
+        target: path of the submodule whose inputs these are, or "" for the model.
         extra: JSON values that the caller added.
         digest: SHA-256 of the file with the tensors.
     """
@@ -75,6 +76,7 @@ class Recipe:
     plan: Plan
     dropped: tuple[StandIn, ...] = ()
     inputs: list[Any] | dict[str, Any] | None = None
+    target: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
 
@@ -117,6 +119,7 @@ def describe(model: nn.Module, plan: Plan, extra: Mapping[str, object]) -> Recip
         plan=plan,
         dropped=stand_ins_of(model),
         inputs=_describe_inputs(example_of(model)),
+        target=target_of(model),
         extra=dict(extra),
     )
 
@@ -126,7 +129,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
     dropped = [[each.path, each.gives, each.outputs] for each in recipe.dropped]
     return {
         "format": FORMAT,
-        "version": VERSION if dropped else 1,
+        "version": VERSION if recipe.target else 2 if dropped else 1,
         "digest": recipe.digest,
         "widths": recipe.plan.widths,
         "inputs": recipe.inputs,
@@ -139,6 +142,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
         "patches": [[patch.module, patch.attribute, patch.value] for patch in recipe.patches],
         "keep": {name: index.tolist() for name, index in recipe.plan.items()},
         **({"dropped": dropped} if dropped else {}),
+        **({"target": recipe.target} if recipe.target else {}),
     }
 
 
@@ -155,6 +159,7 @@ def from_file(values: RecipeFile) -> Recipe:
         plan=Plan({name: np.array(index, dtype=np.int64) for name, index in values.keep.items()}),
         dropped=tuple(StandIn(each.path, each.gives, each.outputs) for each in values.dropped),
         inputs=inputs,
+        target=values.target,
         extra=dict(values.extra),
         digest=values.digest,
     )

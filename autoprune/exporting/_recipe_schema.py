@@ -25,7 +25,7 @@ from autoprune.support.files import read_json
 from autoprune.support.schema import Strict, read_as
 
 FORMAT = "autoprune-pruned"
-VERSION = 2
+VERSION = 3
 """The newest version that can be read. Only models without some of their blocks need it, others have 1."""
 
 DTYPES = {
@@ -116,14 +116,24 @@ class RecipeFile(Strict):
     patches: list[Annotated[PatchFile, _row("module", "attribute", "value")]]
     keep: dict[Name, list[Position]]
     dropped: list[Annotated[StandInFile, _row("path", "gives", "outputs")]] = Field(default_factory=list)
+    target: Path_ = ""
+
+
+def _three_or_none(shape: list[int]) -> list[int]:
+    if len(shape) not in (0, 3):
+        raise ValueError("[channels, height, width], or [] for inputs of another structure")
+    return shape
 
 
 class Architecture(Strict):
-    """The dense architecture, which `finetune` records in a recipe's `extra`."""
+    """The dense architecture, which `finetune` records in a recipe's `extra`.
+
+    The shape is empty if the inputs are no batch of equal images.
+    """
 
     name: Name
-    classes: Annotated[int, Field(ge=1, le=10**6)]
-    input_shape: Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(min_length=3, max_length=3)]
+    classes: Annotated[int, Field(ge=0, le=10**6)]
+    input_shape: Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], AfterValidator(_three_or_none)]
     new_head: bool = False
 
 

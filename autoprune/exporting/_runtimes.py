@@ -7,9 +7,10 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -23,7 +24,7 @@ from torch.utils import _pytree as pytree
 from autoprune.errors import ExportError, reason_of, summary_of
 from autoprune.exporting._onnx import Runner, call_with_free_batch, export_onnx, read_signature
 from autoprune.exporting._saved_model import save_pruned
-from autoprune.graph.attached import example_of, plan_of
+from autoprune.graph.attached import example_of, plan_of, target_of
 from autoprune.graph.capture import (
     ExampleInputs,
     call,
@@ -74,6 +75,7 @@ class ExportReport:
         path: the written file.
         format: a name in EXPORTERS.
         max_difference: largest absolute difference between the file's outputs and the model's.
+        part: path of the submodule that the file holds, or "" for the whole model.
         opset: version of ONNX's operators in the file, or None for other formats.
     """
 
@@ -81,6 +83,7 @@ class ExportReport:
     format: str
     max_difference: float
     opset: int | None = None
+    part: str = ""
 
 
 @entry(ExportError, small=nn.Module, path=(str, PathLike), format=str)
@@ -102,7 +105,8 @@ def export(
         format: a row of EXPORTERS, an exporter of your own as "package.module:function", or "safetensors", a
             folder like that of `save_pruned`, for models from `rebuild` or `load_pruned`.
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch on axis 0.
-            Models from `rebuild` or `load_pruned` do not need them.
+            Models from `rebuild` or `load_pruned` do not need them. If such a model was traced in a part
+            (`target`), that part is exported. Give inputs of the whole model to export the whole.
         tolerance: largest difference over max(1, largest output); 1e-4 by default in float32.
         opset: version of ONNX's operators for the format "onnx", by default that of torch's exporter.
 
@@ -126,10 +130,13 @@ def export(
         raise ExportError(f"{path}: {missing}")
     with guarded(f"{path}: the example inputs cannot be moved to the model's device", ExportError):
         inputs = _on_device(_example(small, example_inputs), small)
+    whole, part = small, "" if example_inputs is not None else target_of(small)
+    small = whole.get_submodule(part)
     try:
         with (
+            _advising(whole, part),
             replacing(path, suffix=spec.suffix) as partial,
-            unchanged(small),
+            unchanged(whole),
             torch.random.fork_rng(devices=[]),
             torch.no_grad(),
         ):
@@ -141,7 +148,20 @@ def export(
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another path.") from error
     written = read_signature(path).opset if spec.has_opset else None
-    return ExportReport(path, format, difference, written)
+    return ExportReport(path, format, difference, written, part)
+
+
+@contextlib.contextmanager
+def _advising(model: nn.Module, part: str) -> Iterator[None]:
+    """Add to the error of a whole model that a part of it can be exported."""
+    try:
+        yield
+    except ExportError as error:
+        target = target_of(model)
+        if not target or part:
+            raise
+        advice = f"leave example_inputs out to export its part {target}, which was made smaller."
+        raise ExportError(f"{str(error).rstrip('.')}; {advice}") from error
 
 
 def _export_folder(small: nn.Module, path: Path) -> ExportReport:

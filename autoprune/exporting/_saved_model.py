@@ -119,7 +119,7 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
     apply_patches(model, recipe.patches)
     example = example_from(recipe)
     if example is not None:
-        note_example(model, example)
+        note_example(model, example, recipe.target)
     note_plan(model, recipe.plan)
     return model.eval()
 

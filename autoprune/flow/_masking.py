@@ -244,7 +244,7 @@ def remaining_facts(bench: Workbench, before: FlowState, state: FlowState) -> di
     if not state.masks:
         return {}
     cost = bench.cost_of(state.plan)
-    left = remaining_of(state.model, bench.origin.example_inputs, cost, state.masks)
+    left = remaining_of(state.model, bench.origin.example_inputs, cost, state.masks, bench.origin.target)
     if state.masks is not before.masks:
         bench.watch(Stage(f"masks leave {left}"))
     return {"remaining": asdict(left)}

@@ -9,11 +9,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.config.settings import RunConfig, SelectSettings
 from autoprune.criteria import Importance, Rule
-from autoprune.data import Batch, VisionData, first_batches, spread_samples
+from autoprune.data import Batch, VisionData, first_batches, head, spread_samples
 from autoprune.errors import BudgetError, PlanError
 from autoprune.execution import Setting
 from autoprune.flow._state import FlowState
@@ -31,6 +31,7 @@ from autoprune.space import (
     tie_stages,
 )
 from autoprune.support.events import Counted, Stage, Watcher, silent
+from autoprune.support.structures import moved, samples_in
 from autoprune.training import Task, evaluate
 
 SearchPass = Callable[["Workbench", FlowState], Plan]
@@ -196,16 +197,15 @@ class Workbench:
         """Return a function that reports how many parts of a measurement are done."""
         return lambda done: self.watch(Counted(what, done, total))
 
-    def images(self) -> Iterator[Tensor]:
-        """Yield batches of `repair.images` training images without labels."""
-        for inputs, _ in self.batches(self.config.repair.images):
-            yield inputs.cpu()
+    def images(self) -> Iterator[Batch]:
+        """Yield batches of `repair.images` training images on the CPU."""
+        return (moved(batch, "cpu") for batch in self.batches(self.config.repair.images))
 
     def batches(self, images: int) -> Iterator[Batch]:
         """Yield batches of as many training images, without augmentation."""
-        for inputs, targets in self.data.unchanged_train.batches(self.config.search.seed, 0):
-            yield inputs[:images], targets[:images]
-            images -= len(inputs)
+        for batch in self.data.unchanged_train.batches(self.config.search.seed, 0):
+            yield head(batch, images)
+            images -= samples_in(batch[0])
             if images <= 0:
                 return
 
@@ -223,11 +223,11 @@ class Workbench:
         seed, batches = self.config.search.seed, self._counted(total)
         return measure_model(model, batches, images=total, seed=seed, groups=prunable.groups).to("cpu")
 
-    def _counted(self, total: int) -> Iterator[Tensor]:
+    def _counted(self, total: int) -> Iterator[Batch]:
         seen = 0
-        for inputs in self.images():
-            yield inputs
-            seen += len(inputs)
+        for batch in self.images():
+            yield batch
+            seen += samples_in(batch[0])
             self.watch(Counted("moments", seen, total))
 
 

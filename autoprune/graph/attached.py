@@ -13,12 +13,22 @@ from autoprune.graph.capture import ExampleInputs
 from autoprune.graph.plan import Plan
 
 _ATTRIBUTE = "_autoprune_example_inputs"
+_TARGET = "_autoprune_target"
 _PLAN = "_autoprune_plan"
 
 
-def note_example(model: nn.Module, inputs: ExampleInputs) -> None:
-    """Store example inputs on a rebuilt model: positional in a tuple, or by keyword in a dict."""
+def note_example(model: nn.Module, inputs: ExampleInputs, target: str = "") -> None:
+    """Store example inputs on a rebuilt model: positional in a tuple, or by keyword in a dict.
+
+    With a target, they are the inputs of that submodule.
+    """
     model.__dict__[_ATTRIBUTE] = inputs
+    model.__dict__[_TARGET] = target
+
+
+def target_of(model: nn.Module) -> str:
+    """Return the path of the submodule whose example inputs are stored, or "" for the model."""
+    return str(model.__dict__.get(_TARGET, ""))
 
 
 def example_of(model: nn.Module) -> ExampleInputs | None:

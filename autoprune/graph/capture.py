@@ -9,6 +9,7 @@ The model is left unchanged.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import sys
@@ -26,8 +27,10 @@ from torch.fx import config as fx_config
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import TraceError, reason_of, summary_of
+from autoprune.errors import TraceError, reason_of, suggest, summary_of
 from autoprune.support.modes import set_training
+from autoprune.support.structures import call_on
+from autoprune.support.usercode import guarded
 
 ExampleInputs = tuple[object, ...] | dict[str, object]
 
@@ -110,13 +113,20 @@ def repeat_batch(inputs: ExampleInputs, times: int) -> ExampleInputs:
     return repeated
 
 
-def call(model: nn.Module, inputs: ExampleInputs) -> object:
-    """Run the model on inputs that are positional (a tuple) or named (a dict)."""
-    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+def call(model: nn.Module, inputs: ExampleInputs, target: str = "") -> object:
+    """Run the model, or its submodule `target`, on inputs that are positional (a tuple) or named (a dict)."""
+    part = model.get_submodule(target)
+    return part(**inputs) if isinstance(inputs, dict) else part(*inputs)
 
 
-def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captured:
+def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool, target: str = "") -> Captured:
     """Trace `model` in train mode if `training`, else in eval mode.
+
+    Args:
+        model: the model.
+        inputs: inputs of the model, or of its submodule `target`.
+        training: whether to trace in train mode.
+        target: path of the submodule to trace, or "" for the model. All names are those of the model.
 
     Raises:
         TraceError: if the model cannot be traced. The message names the line of its forward pass.
@@ -127,11 +137,11 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
         set_training(model, training)
         try:
             with quiet_export(), _without_stack_traces():
-                program = torch.export.export(model, args, kwargs, strict=False)
+                program = torch.export.export(_only(model, target), args, kwargs, strict=False)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a forward pass may call sys.exit
-            raise TraceError(_explain(model, error)) from error
+            raise TraceError(_explain(model.get_submodule(target), error)) from error
     _inline_regions(program.graph_module)
     names = first_names(model)
     signature = program.graph_signature
@@ -144,6 +154,85 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
         p: value for p, name in lifted.items() if isinstance(value := program.constants[name], Tensor)
     }
     return Captured(program, states, constants)
+
+
+class _Only(nn.Module):
+    """Holds one module under a name, and passes its calls on."""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, module)
+        self.train(module.training)
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        return next(self.children())(*args, **kwargs)
+
+
+def _only(model: nn.Module, target: str) -> nn.Module:
+    """Return a model that calls the submodule `target` alone. The submodule has the same path in it."""
+    part = model.get_submodule(target)
+    for name in reversed(target.split(".") if target else ()):
+        part = _Only(name, part)
+    return part
+
+
+def inputs_of_part(model: nn.Module, inputs: object, target: str) -> ExampleInputs:
+    """Run a model in eval mode, and return the inputs of the first call of its submodule `target`.
+
+    Args:
+        model: the whole model.
+        inputs: a Tensor, a tuple of inputs, or a dict of keyword inputs of the whole model.
+        target: path of the submodule.
+
+    Raises:
+        TraceError: there is no such submodule, the forward pass fails or never calls it, or a module in it is
+            called without it.
+    """
+    paths = [path for path, _ in model.named_modules()]
+    if target not in paths:
+        raise TraceError(
+            f'target: "{target}" is no module of {type(model).__name__}.{suggest(target, paths)}'
+        )
+    part = model.get_submodule(target)
+    found: list[ExampleInputs] = []
+    inside = 0
+
+    def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        nonlocal inside
+        inside += 1
+        found.append(_arguments_of(module, args, kwargs))
+
+    def leave(module: nn.Module, args: object, outputs: object) -> None:
+        nonlocal inside
+        inside -= 1
+
+    def watch(module: nn.Module, args: object) -> None:
+        if not inside and next(module.parameters(), None) is not None:
+            path = next(path for path, each in model.named_modules() if each is module)
+            raise TraceError(
+                f"target: {path} is called outside of {target} too, so {target} cannot be narrowed alone; "
+                "name a module around both calls."
+            )
+
+    with unchanged(model), torch.random.fork_rng(), torch.no_grad():
+        set_training(model, False)
+        for module in part.modules():
+            if module is not part:
+                module.register_forward_pre_hook(watch)
+        part.register_forward_pre_hook(enter, with_kwargs=True)
+        part.register_forward_hook(leave)
+        with guarded(f"{type(model).__name__}: its forward pass failed on the example inputs", TraceError):
+            call_on(model, inputs)
+    if not found:
+        raise TraceError(f"target: the forward pass never calls {target}; name a module that it calls.")
+    return found[0]
+
+
+def _arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> ExampleInputs:
+    """Return the arguments of a call as a tuple, or as a dict if some are keywords."""
+    if not kwargs:
+        return args
+    return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 
 
 def _inline_regions(graph_module: GraphModule) -> None:

@@ -67,6 +67,7 @@ def make_groups(
     terms: Sequence[MacTerm],
     unused: frozenset[str],
     lineage: Lineage | None = None,
+    target: str = "",
 ) -> Grouping:
     """Form the channel groups of a model.
 
@@ -77,6 +78,7 @@ def make_groups(
         terms: MAC counts. Channels that occur in them unequally often belong to different groups.
         unused: names of parameters that no graph reads.
         lineage: groups whose names and numbers of channels the model's own take.
+        target: path of the submodule that was traced, or "" for the model.
     """
     lineage = lineage or Lineage()
     inherited = lineage.channels(axes, components)
@@ -95,7 +97,7 @@ def make_groups(
             key = (occurrences[component], frozen, components.crosses.get(component), inherited[0][component])
             families.setdefault(key, []).append(component)
     names = [group.name for group in lineage.groups]
-    return _number(model, listed, families, components, unused, names, inherited)
+    return _number(model, listed, families, components, unused, names, inherited, target)
 
 
 def _labelled_axes(axes: ParameterAxes, components: Components, terms: Sequence[MacTerm]) -> Iterator[_Axis]:
@@ -132,6 +134,7 @@ def _number(
     unused: frozenset[str],
     names: Sequence[str],
     inherited: tuple[LabelVector, LabelVector],
+    target: str,
 ) -> Grouping:
     count = len(inherited[0])
     family_of = np.full(count, -1, np.int64)
@@ -160,7 +163,9 @@ def _number(
         )
         reason = components.frozen.get(first)
         if reason is None and all(member.parameter in unused for member in members):
-            reason = f"{members[0].parameter}: the forward pass never reads it"
+            is_outside = bool(target) and not members[0].parameter.startswith(f"{target}.")
+            unread = f"{members[0].parameter}: the forward pass never reads it"
+            reason = f"it lies outside of {target}" if is_outside else unread
         name = _unique_name(wanted[number] or _name(model, lead), taken)
         groups.append(ChannelGroup(name, len(channels), members, reason, components.crosses.get(first)))
     return Grouping(tuple(groups), group_of, channel_of, components.of_label)

@@ -111,6 +111,8 @@ class Prunable:
         values: {node name: labelled value} of that graph.
         followers: numbers of the user's own modules that follow a width.
         blocks: the residual branches that a plan may drop, in model order.
+        target: path of the submodule that was traced, or "" for the model. The example inputs and the costs
+            are those of the submodule. Names are those of the model, and a plan rebuilds the model.
     """
 
     model: nn.Module
@@ -122,6 +124,16 @@ class Prunable:
     values: Mapping[str, NodeValue]
     followers: tuple[Follower, ...] = ()
     blocks: tuple[Block, ...] = ()
+    target: str = ""
+
+    @property
+    def part(self) -> nn.Module:
+        """The module that was traced."""
+        return self.part_of(self.model)
+
+    def part_of(self, model: nn.Module) -> nn.Module:
+        """Return the module that was traced, in another model of this architecture."""
+        return model.get_submodule(self.target)
 
     def __repr__(self) -> str:
         """Return the model's class, the number of groups and the dense cost in one line."""

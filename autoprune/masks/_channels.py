@@ -174,7 +174,10 @@ def _difference(masked: nn.Module, small: nn.Module, prunable: Prunable) -> floa
         return value.cpu() if isinstance(value, Tensor) else value
 
     inputs: ExampleInputs = pytree.tree_map(drawn, prunable.example_inputs)
-    first, second = (list(_outputs(copy.deepcopy(model).cpu().double(), inputs)) for model in (masked, small))
+    first, second = (
+        list(_outputs(prunable.part_of(copy.deepcopy(model)).cpu().double(), inputs))
+        for model in (masked, small)
+    )
     largest = max(float(each.abs().max()) for each in first) or 1.0
     return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True)) / largest
 

@@ -53,24 +53,28 @@ def remaining(prunable: Prunable, masks: Masks) -> Remaining:
     Raises:
         MaskError: the masks are of another model.
     """
-    return remaining_of(prunable.model, prunable.example_inputs, prunable.cost(), masks)
+    return remaining_of(prunable.model, prunable.example_inputs, prunable.cost(), masks, prunable.target)
 
 
-def remaining_of(model: nn.Module, inputs: ExampleInputs, cost: Cost, masks: Masks) -> Remaining:
+def remaining_of(
+    model: nn.Module, inputs: ExampleInputs, cost: Cost, masks: Masks, target: str = ""
+) -> Remaining:
     """Count the weights and the theoretical MACs that masks leave of a model with a known cost.
+
+    With a target, inputs and cost are those of that submodule.
 
     Raises:
         MaskError: the masks are of another model.
     """
     placed = zip(masks, masks.placed(model), strict=True)
     zeros = {name: int(zero.sum()) for name, (_, zero) in placed}
-    uses = _uses(model, inputs)
+    uses = _uses(model, inputs, target)
     spared = sum(count * uses.get(name, 0) for name, count in zeros.items())
     params, macs = int(cost.params), int(cost.macs)
     return Remaining(params - sum(zeros.values()), params, macs - spared, macs)
 
 
-def _uses(model: nn.Module, inputs: ExampleInputs) -> dict[str, int]:
+def _uses(model: nn.Module, inputs: ExampleInputs, target: str) -> dict[str, int]:
     """Return {weight: number of multiply-adds at batch 1 of each of its elements}."""
     found: dict[str, int] = {}
 
@@ -93,7 +97,7 @@ def _uses(model: nn.Module, inputs: ExampleInputs) -> dict[str, int]:
     try:
         with torch.no_grad(), modes_kept(model), unchanged(model):
             set_training(model, False)
-            call(model, inputs)
+            call(model, inputs, target)
     finally:
         for handle in handles:
             handle.remove()

@@ -151,7 +151,7 @@ class _Trial:
     def __init__(self, prunable: Prunable, plan: Plan, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         masked = MaskedReference(prunable, plan, generator)
-        self._model = prunable.model
+        self._model, self._target = prunable.model, prunable.target
         self._inputs = pytree.tree_map(lambda value: _random_input(value, generator), prunable.example_inputs)
         self.positions = keep_positions(prunable, plan)
         with torch.no_grad(), _naming_pass("masked dense"):
@@ -165,7 +165,7 @@ class _Trial:
             for module in copy.modules():
                 module.training = False
             with unchanged(copy), _naming_pass("small"), InDouble():  # type: ignore[no-untyped-call]  # torch gives no hints
-                outputs = call(copy, self._inputs)
+                outputs = call(copy, self._inputs, self._target)
         return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 

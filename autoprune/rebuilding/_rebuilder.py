@@ -53,7 +53,7 @@ def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
         PlanError: the plan does not fit the model's groups.
     """
     small = narrow_to(prunable.model, prunable, plan)
-    note_example(small, prunable.example_inputs)
+    note_example(small, prunable.example_inputs, prunable.target)
     note_plan(small, plan)
     return small
 

@@ -20,9 +20,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoprune.graph.capture import call
 from autoprune.reconstruction._contractions import as_contraction
 from autoprune.reconstruction._watch import CallMode
+from autoprune.support.structures import call_on
 
 _SUMS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__, operator.add}
 _PASSED_IN_EVAL = {
@@ -128,11 +128,11 @@ class _Recorder:
         self._producer[id(result)] = number
 
 
-def record(model: nn.Module, inputs: tuple[Any, ...]) -> list[_Made]:
+def record(model: nn.Module, inputs: Any) -> list[_Made]:
     """Run a model, which must be in eval mode, once and return its calls."""
     recorder = _Recorder({id(parameter): name for name, parameter in model.named_parameters()})
     with torch.no_grad(), CallCounter(recorder.before, recorder.after):
-        call(model, inputs)
+        call_on(model, inputs)
     return recorder.made
 
 

@@ -108,7 +108,7 @@ class _Step:
 
     prunable: Prunable
     targets: Targets
-    inputs: tuple[Tensor, ...]
+    inputs: Any
     followers: Mapping[str, str]
     ridge: float | None
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import CheckpointError, DataError, reason_of
 from autoprune.graph import ChannelGroup, Prunable
-from autoprune.graph.capture import call, first_names, unchanged
+from autoprune.graph.capture import first_names, unchanged
 from autoprune.reconstruction._layer_moments import LayerMoments
 from autoprune.reconstruction._sums import UNSEEN, Sums
 from autoprune.reconstruction._watch import ContractionWatch
@@ -33,6 +33,7 @@ from autoprune.support.atomic import saving
 from autoprune.support.files import require_regular
 from autoprune.support.modes import set_training
 from autoprune.support.schema import Strict, read_as
+from autoprune.support.structures import call_on, moved, samples_in, tensors_in
 from autoprune.support.tensorfile import write_plain
 from autoprune.support.usercode import guarded
 
@@ -140,8 +141,8 @@ def measure_model(
             with failed:
                 given = on_device_of(model, inputs)
                 with ContractionWatch(model, sums.add):
-                    call(model, given)
-            seen += len(inputs[0])
+                    call_on(model, given)
+            seen += samples_in(inputs)
     if not seen:
         raise DataError("moments: the data gave no images; give a loader that is not empty.")
     layers = sums.layers()
@@ -158,10 +159,10 @@ def measure_model(
     return Moments(layers, _left_out(model, layers, sums), seen)
 
 
-def on_device_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def on_device_of(model: nn.Module, inputs: Any) -> Any:
     """Return the inputs on the device of a model's parameters."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return tuple(each.to(device) for each in inputs)
+    return moved(inputs, device)
 
 
 def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:
@@ -174,20 +175,20 @@ def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:
     return {name: found.pop() for name, found in spans.items() if len(found) == 1}
 
 
-def first_images(data: Iterable[Any], images: int) -> Iterator[tuple[Any, ...]]:
-    """Iterate over the inputs of batches, as positional arguments of the model, up to a number of images."""
+def first_images(data: Iterable[Any], images: int) -> Iterator[Any]:
+    """Iterate over the inputs of batches up to a number of images. Batches of other inputs stay whole."""
     left = images
     for batch in data:
         if left <= 0:
             return
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
-        if not isinstance(inputs, Tensor):
+        if next(tensors_in(inputs), None) is None:
             raise DataError(
                 f"moments: got a batch with a {type(inputs).__name__}, expected a tensor of images, or a "
-                "tuple that begins with one."
+                "tuple that begins with the inputs of the model."
             )
-        yield (inputs[:left],)
-        left -= len(inputs)
+        yield inputs[:left] if isinstance(inputs, Tensor) else inputs
+        left -= samples_in(inputs)
 
 
 def _left_out(model: nn.Module, layers: Mapping[str, LayerMoments], sums: Sums) -> dict[str, str]:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
 
 from autoprune.errors import DataError
 from autoprune.graph import Plan, Prunable
-from autoprune.graph.capture import call, unchanged
+from autoprune.graph.capture import unchanged
 from autoprune.rebuilding import keep_positions, narrow
 from autoprune.reconstruction._calls import Branch, CallCounter, branches, record
 from autoprune.reconstruction._closed import Repaired
@@ -36,6 +37,7 @@ from autoprune.reconstruction._second_moments import IMAGES, first_images, on_de
 from autoprune.reconstruction._sums import precise
 from autoprune.reconstruction._uses import Axes, cut_of, read_fewer, why_not
 from autoprune.support.modes import modes_kept, set_training
+from autoprune.support.structures import call_on, mapped
 from autoprune.support.usercode import guarded
 
 POSITIONS = 64
@@ -106,33 +108,34 @@ def repair_sequential(
     return Repaired(model, fits.errors, left)
 
 
-def watched(model: nn.Module, inputs: tuple[Tensor, ...], watcher: Targets | Fits) -> None:
+def watched(model: nn.Module, inputs: Any, watcher: Targets | Fits) -> None:
     """Run a model on inputs, wherever it lies, and show each of its calls to a watcher."""
     given = on_device_of(model, inputs)
     with CallCounter(watcher.before, watcher.after):
-        call(model, given)
+        call_on(model, given)
 
 
-def together(data: Iterable[Any], images: int) -> tuple[Tensor]:
+def together(data: Iterable[Any], images: int) -> Any:
     """Return the inputs of the first images as one batch.
 
     Raises:
         DataError: there is none.
     """
-    batches = [inputs[0] for inputs in first_images(data, images)]
+    batches = list(first_images(data, images))
     if not batches:
         raise DataError("repair: the data gave no images; give a loader that is not empty.")
-    return (torch.cat(batches),)
+    with guarded("repair: batches cannot be joined", DataError, memory_passes=True):
+        return pytree.tree_map(lambda *parts: torch.cat(parts), *batches)
 
 
 def paired_branches(
-    dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]
+    dense: nn.Module, small: nn.Module, inputs: Any
 ) -> tuple[dict[str, Branch], dict[str, Branch]]:
     """Return the branches of the dense model, and those of the small one.
 
     If the models make different calls, because blocks are dropped, each contraction is its own target.
     """
-    one = tuple(each[:1] for each in inputs)
+    one = mapped(lambda tensor: tensor[:1], inputs)
     made, made_small = (record(model, on_device_of(model, one)) for model in (dense, small))
     found = branches(made)
     if [each.function for each in made] == [each.function for each in made_small]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from autoprune.config.settings import MOST, MOST_SECONDS
 from autoprune.errors import ConfigError, LatencyError, reason_of, shortened, shown_value, suggest
+from autoprune.graph.attached import example_of, target_of
 from autoprune.latency import (
     FILES,
     FileInput,
@@ -37,6 +38,7 @@ from autoprune.run._tables import bench_table
 from autoprune.run._trust import require_trusted_file
 from autoprune.support.files import require_regular
 from autoprune.support.notebook import Shown
+from autoprune.support.structures import tensors_in
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
 
@@ -166,8 +168,15 @@ def _check_numbers(batch: int | None, tolerance: float, limit_seconds: float) ->
 
 def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:
     if path.is_dir():
-        example = torch.zeros(1, *noted_architecture(path).input_shape)
-        return open_model(load_saved(path, trust=trust), example, setting, str(path))
+        small, shape = load_saved(path, trust=trust), noted_architecture(path).input_shape
+        part = small.get_submodule(target_of(small))
+        knows = part is not small or not shape
+        images = next(tensors_in(example_of(small)), None) if knows else torch.zeros(1, *shape)
+        if images is None:
+            raise ConfigError(
+                f"{path}: its recipe has no example inputs; export the model and time the file."
+            )
+        return open_model(part, images, setting, str(path))
     if path.suffix not in FILES:
         raise ConfigError(
             f"{path}: cannot be timed; expected a file ending in {' or '.join(FILES)}, or a folder that "

@@ -37,7 +37,7 @@ def check_names(spec: RunSpec, *, measured: bool = False) -> None:
         ConfigError: a setting cannot be used. The message names the first one, and the nearest known name.
     """
     check_search(spec)
-    _ = spec.device, spec.named_setting, spec.loss_and_metric
+    _ = spec.device, spec.named_setting, spec.loss_and_metric, spec.prepare
     check_amounts(spec.budget, required=not spec.moved_costs)
     _ = spec.rungs
     is_timed = spec.measures_divisor or spec.latency != LatencySettings() or spec.limits_latency

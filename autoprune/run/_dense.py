@@ -7,21 +7,45 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import NoneType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import UserLoaders, VisionData, first_batch, limited, load, seeded, wrap_loaders
+from autoprune.data import (
+    Batch,
+    HeldBatches,
+    UserLoaders,
+    VisionData,
+    first_batch,
+    head,
+    limited,
+    load,
+    seeded,
+    wrap_loaders,
+)
 from autoprune.errors import ConfigError
+from autoprune.execution import Setting
 from autoprune.execution.detour import Detour
 from autoprune.graph.capture import missing_values, unchanged
 from autoprune.rebuilding import narrow
 from autoprune.run._spec import RunSpec
+from autoprune.support.structures import described, moved, samples_in
 from autoprune.support.usercode import forward, guarded
-from autoprune.training import Task, batch_loss, cross_entropy, holds_classes, main_output
+from autoprune.training import (
+    NO_OUTPUTS,
+    Task,
+    cross_entropy,
+    evaluate,
+    find_output,
+    holds_classes,
+    main_output,
+    metric_output,
+)
 from autoprune.zoo import find_heads, load_checkpoint, make_model, replace_heads
 
 GIVEN_MODEL = (nn.Module, NoneType)
@@ -29,6 +53,8 @@ GIVEN_MODEL = (nn.Module, NoneType)
 
 _TRIED_IMAGES = 8
 """The images of the first, trial training step. BatchNorm needs more than one."""
+
+_PREPARED_ALREADY = "task.prepare: only batches of loaders of your own are prepared; leave it out."
 
 
 @dataclass(frozen=True)
@@ -50,9 +76,15 @@ class Dense:
     new_heads: tuple[str, ...] = ()
 
     @property
-    def example_inputs(self) -> Tensor:
-        """One image of zeros [1, C, H, W] in the shape of the data."""
-        return torch.zeros(1, *self.data.input_shape)
+    def example_inputs(self) -> Any:
+        """One image of zeros [1, C, H, W] in the shape of the data, or inputs of another structure."""
+        return torch.zeros(1, *self.data.input_shape) if self.data.input_shape else self.data.example
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether loss or metric read one tensor of outputs, not code of the user the whole output."""
+        own_metric = self.task.evaluate is not None or hasattr(self.task.metric, "update")
+        return self.task.has_loss_function or not own_metric
 
 
 def own_copy(model: nn.Module) -> nn.Module:
@@ -91,7 +123,10 @@ def given_dense(
         return None
     task, device = spec.loss_and_metric, spec.device
     if not isinstance(data, VisionData):
-        data = wrap_loaders(data, device=device, batch_size=spec.data.batch_size)
+        batch_size, prepare = spec.data.batch_size, spec.prepare
+        data = wrap_loaders(data, device=device, batch_size=batch_size, prepare=prepare)
+    elif spec.prepare is not None:
+        raise ConfigError(_PREPARED_ALREADY)
     model = own_copy(model).cpu().eval()
     if spec.model.checkpoint is not None and not (spec.model.name or spec.model.factory):
         load_checkpoint(model, spec.model.checkpoint)  # that of a search that sparsified the model first
@@ -112,9 +147,19 @@ def try_model(dense: Dense) -> None:
         )
     inputs = dense.example_inputs
     outputs = _outputs(dense.model, inputs)
-    if not outputs.is_floating_point() or outputs.shape[:1] != inputs.shape[:1]:
+    main = find_output(outputs)
+    if main is None and not dense.gives_logits:
+        return
+    if main is None:
         raise ConfigError(
-            f"model: its output for one image is {tuple(outputs.shape)} of {outputs.dtype}, "
+            f"model: its output is a {type(outputs).__name__}, expected a tensor of logits; another output "
+            "needs a metric with update and compute, or task.evaluate, and a task.train_step or "
+            'task.loss = "model".'
+        )
+    if dense.gives_logits and (not main.is_floating_point() or main.shape[:1] != (samples_in(inputs),)):
+        raise ConfigError(
+            f"model: its output for {'one image' if dense.data.input_shape else described(inputs)} is "
+            f"{tuple(main.shape)} of {main.dtype}, "
             "expected logits, such as (1, classes) of torch.float32."
         )
 
@@ -136,19 +181,36 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
     Raises:
         ConfigError: one of them fails or does not return one number, or the outputs cannot be distilled.
     """
-    inputs, targets = (part.cpu() for part in first_batch(dense.data.val))
-    outputs = _outputs(dense.model, inputs).float()
-    classes = outputs.shape[1] if outputs.ndim == 2 else None
-    if dense.task.loss is cross_entropy and classes is not None and classes < dense.data.classes:
+    batch = inputs, targets = moved(first_batch(dense.data.val), "cpu")
+    outputs = metric_output(_outputs(dense.model, inputs))
+    is_tensor = isinstance(outputs, Tensor)
+    outputs = outputs.float() if is_tensor else outputs
+    classes = outputs.shape[1] if is_tensor and outputs.ndim == 2 else None
+    learns_labels = dense.task.loss is cross_entropy and dense.task.has_loss_function
+    if learns_labels and classes is not None and classes < dense.data.classes:
         raise ConfigError(
             f"model: it has {classes} outputs for data of {dense.data.classes} classes; "
             "build it with as many outputs."
         )
     dense.task.require_numbers(outputs, targets)
+    if dense.task.evaluate is not None:
+        with torch.random.fork_rng():
+            evaluate(own_copy(dense.model), HeldBatches([batch]), dense.task, Setting())
     if dense.task.compares and outputs.shape[1:] not in ((), (1,)):
         _require_classes(dense.task, outputs, targets)
     if distilled:
-        holds_classes(dense.task.loss, outputs, targets)
+        _require_distillable(dense, batch, outputs)
+
+
+def _require_distillable(dense: Dense, batch: Batch, outputs: Any) -> None:
+    """Refuse a distillation of outputs that training does not give, or that fit no rule.
+
+    Raises:
+        ConfigError: the outputs cannot be distilled.
+    """
+    if dense.task.train_step is not None or not isinstance(outputs, Tensor):
+        raise ConfigError(NO_OUTPUTS)
+    holds_classes(dense.task.loss, outputs, batch[1])
 
 
 def _require_classes(task: Task, outputs: Tensor, targets: Tensor) -> None:
@@ -174,7 +236,7 @@ def try_training(dense: Dense) -> None:
     Raises:
         ConfigError: model or loss fail in training mode, or no gradient reaches a parameter.
     """
-    inputs, targets = (part[:_TRIED_IMAGES].cpu() for part in first_batch(dense.data.train))
+    batch = moved(head(first_batch(dense.data.train), _TRIED_IMAGES), "cpu")
     trained = own_copy(dense.model).train()
     if not any(parameter.requires_grad for parameter in trained.parameters()):
         raise ConfigError(
@@ -183,27 +245,28 @@ def try_training(dense: Dense) -> None:
         )
     # The check whether this CPU computes convolutions wrongly comes later. Take the detour in any case.
     with torch.random.fork_rng(), Detour():
-        outputs = main_output(forward(trained, inputs))
-        if not outputs.requires_grad:
+        loss = dense.task.step(trained, batch).loss
+        if not loss.requires_grad:
             raise ConfigError(
                 "model: no gradient of its outputs reaches its parameters; take .detach() and "
                 "torch.no_grad() out of its forward pass."
             )
-        loss = batch_loss(dense.task.loss, outputs, targets)
-        where = f"model: its backward pass failed on inputs {tuple(inputs.shape)}"
+        where = f"model: its backward pass failed on inputs {described(batch[0])}"
         with guarded(where, ConfigError, memory_passes=True):
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
-def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+def _outputs(model: nn.Module, inputs: Any) -> object:
     """Run the model, and remove the tensors that its forward pass may leave on its modules."""
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
-        return main_output(forward(model, inputs))
+        return forward(model, inputs)
 
 
 def load_data(spec: RunSpec) -> VisionData:
     """Load the data that [data] names onto the device of the trials."""
     settings = spec.data
+    if spec.prepare is not None and settings.loaders is None:
+        raise ConfigError(_PREPARED_ALREADY)
     data = load(
         settings.name or settings.loaders or "",
         folder=settings.folder,
@@ -215,6 +278,7 @@ def load_data(spec: RunSpec) -> VisionData:
         image_size=settings.image_size,
         workers=settings.workers,
         validation=settings.validation,
+        prepare=spec.prepare,
     )
     return data if settings.most_samples is None else limited(data, settings.most_samples)
 
@@ -229,7 +293,7 @@ def make_architecture(spec: RunSpec, data: VisionData) -> tuple[nn.Module, tuple
     model = make_model(
         settings.name or settings.factory or "",
         data.classes,
-        data.input_shape[0],
+        channels_of(data.input_shape),
         settings.weights,
         any_classes=settings.new_head,
     )
@@ -244,17 +308,24 @@ def fit_heads(model: nn.Module, data: VisionData) -> tuple[str, ...]:
     Returns:
         Their names, or () if they stay.
     """
+    if not data.input_shape:
+        raise ConfigError("model.new_head: the inputs are no batch of equal images; leave it out.")
     inputs = torch.zeros(1, *data.input_shape)
-    if _outputs(model, inputs).shape[1:2] == (data.classes,):
+    if main_output(_outputs(model, inputs)).shape[1:2] == (data.classes,):
         return ()
     heads = replace_heads(model, inputs, data.classes)
-    outputs = tuple(_outputs(model, inputs).shape)
+    outputs = tuple(main_output(_outputs(model, inputs)).shape)
     if outputs[1:2] != (data.classes,):
         raise ConfigError(
             f"model.new_head: with {data.classes} outputs of {', '.join(heads)} the model returns {outputs} "
             "for one image; give a model.factory that makes the model for the classes of the data."
         )
     return heads
+
+
+def channels_of(input_shape: Sequence[int]) -> int:
+    """Return the channels of images, 3 if the inputs are no batch of equal images."""
+    return input_shape[0] if input_shape else 3
 
 
 def load_dense(spec: RunSpec, *, trained: bool = True) -> Dense:

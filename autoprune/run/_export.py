@@ -29,6 +29,8 @@ from autoprune.exporting import (
     save_pruned,
 )
 from autoprune.exporting import export as export_model
+from autoprune.graph.attached import target_of
+from autoprune.graph.capture import inputs_of_part
 from autoprune.run._dashboard import keep_files
 from autoprune.run._dense import given_dense, load_dense
 from autoprune.run._finetune import finetune
@@ -128,8 +130,9 @@ def _export_folder_of(
     path = Path(output) if output is not None else folder / f"model{find_exporter(format_name).suffix}"
     require_unprotected(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
     small = load_saved(folder, trust=trust, model=model)
-    # A model that was loaded as a caller's own knows the inputs that it was traced with.
-    example = None if model is not None else torch.zeros(1, *noted_architecture(folder).input_shape)
+    # A model of a caller's own, or one that was traced in a part, knows the inputs of its trace.
+    knows = model is not None or target_of(small) or not noted_architecture(folder).input_shape
+    example = None if knows else torch.zeros(1, *noted_architecture(folder).input_shape)
     return export_model(small, path, format=format_name, example_inputs=example)
 
 
@@ -153,7 +156,11 @@ def _export_dense(
     with trusted(opened, spec, consent):
         dense = given_dense(session.model, session.data, spec) or load_dense(spec)
     require_weights(dense, opened, spec)
-    return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
+    part, example = dense.model, dense.example_inputs
+    if spec.model.target is not None:
+        part = dense.model.get_submodule(spec.model.target)
+        example = inputs_of_part(dense.model, example, spec.model.target)
+    return export_model(part, path, format=format_name, example_inputs=example)
 
 
 def saved_model_folder(

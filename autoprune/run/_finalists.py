@@ -160,8 +160,8 @@ def _rank(study: SearchStudy, record: TrialRecord, limit: float) -> tuple[float,
 
 def _open_timing(run: Run) -> contextlib.AbstractContextManager[MeasureSideBySide]:
     return side_by_side(
-        run.dense.model,
-        run.dense.example_inputs,
+        run.prunable.part,
+        run.prunable.example_inputs,
         run.spec.usable_runtime,
         tolerance=run.spec.latency.tolerance,
         limit_seconds=run.spec.latency.limit_seconds,
@@ -181,7 +181,7 @@ def _is_elsewhere(run: Run) -> bool:
 
 def _time(run: Run, study: SearchStudy, record: TrialRecord, measure: MeasureSideBySide) -> MeasuredLatency:
     plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable, record))
-    small, _, ratio = measure(rebuild(run.prunable, plan))
+    small, _, ratio = measure(run.prunable.part_of(rebuild(run.prunable, plan)))
     measured = MeasuredLatency(
         small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(run, small, ratio)
     )

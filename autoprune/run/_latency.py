@@ -88,7 +88,7 @@ def settle_divisor(
     open_yet = "" if spec.search.divisor is not None else "search.divisor is not given: "
     watch(Stage(f"{open_yet}measuring which multiples of channels {setting.probe} is fast at"))
     stairs = measure_stairs(
-        heavy_blocks(prunable.model, prunable.example_inputs),
+        heavy_blocks(prunable.part, prunable.example_inputs),
         setting,
         progress=lambda done, total: watch(Counted("preparing widths", done, total)),
     )
@@ -178,7 +178,7 @@ def _require_unmet_limit(prunable: Prunable, spec: RunSpec) -> None:
     requested = spec.budget.latency
     if requested is None or is_share(requested):
         return
-    with prepare(prunable.model, prunable.example_inputs, spec.usable_runtime) as timed:
+    with prepare(prunable.part, prunable.example_inputs, spec.usable_runtime) as timed:
         timings = time_interleaved({"dense": timed}, limit_seconds=_DENSE_SECONDS)
     dense = Cost(macs=0, params=0, latency_ms=timings.measurements["dense"].median_ms)
     resolve_budget(BudgetSettings(latency=requested), dense, runtime=spec.runtime)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.data import DeviceLoader, first_batch
+from autoprune.data import Batch, DeviceLoader, first_batch, head
 from autoprune.reconstruction import LIMIT_BYTES
 from autoprune.run._choices import reads
 from autoprune.run._dense import Dense
 from autoprune.run._spec import RunSpec
-from autoprune.support.usercode import forward
+from autoprune.support.structures import moved, samples_in
 
 _PARAMETER_COPIES = 5
 """Dense model, candidate, gradients, momentum, and the candidate's weights for the next rung."""
@@ -30,18 +30,18 @@ def estimate_memory(dense: Dense, spec: RunSpec) -> int:
     parts = (dense.data.train, dense.data.val, dense.data.test)
     # Only these parts are known to lie in memory. Others are streamed, or belong to a user's own loader.
     samples = sum(part.samples for part in parts if isinstance(part, DeviceLoader))
-    images = samples * dense.example_inputs.numel()
-    inputs, _ = first_batch(dense.data.train)  # a user's own loader need not use data.batch_size
-    step = len(inputs) * _activation_bytes(dense.model, dense.example_inputs)
+    batch = moved(first_batch(dense.data.train), "cpu")  # a user's loader need not use data.batch_size
+    images = samples * math.prod(dense.data.input_shape)
+    step = samples_in(batch[0]) * _activation_bytes(dense, head(batch, 2))
     workers = spec.search.workers if spec.is_parallel else 1
     moments = _moments_bytes(dense.model) if reads(spec, "score.moment_images") else 0
     total: int = workers * (images + _PARAMETER_COPIES * weights + step + moments)
     return total
 
 
-def _activation_bytes(model: nn.Module, example: Tensor) -> int:
+def _activation_bytes(dense: Dense, batch: Batch) -> int:
     """Return the bytes per sample that a forward pass saves for the backward pass, without parameters."""
-    trained = copy.deepcopy(model).train()
+    trained = copy.deepcopy(dense.model).train()
     own = {leaf.untyped_storage().data_ptr() for leaf in trained.state_dict(keep_vars=True).values()}
     kept: dict[int, int] = {}
 
@@ -51,12 +51,11 @@ def _activation_bytes(model: nn.Module, example: Tensor) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = torch.zeros(2, *example.shape[1:])
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
     with torch.random.fork_rng(), hooks:
-        outputs = forward(trained, batch)
-    del outputs
-    return sum(kept.values()) // 2
+        step = dense.task.step(trained, batch)  # kept until the end, so that no memory is counted twice
+    del step
+    return sum(kept.values()) // samples_in(batch[0])
 
 
 def _moments_bytes(model: nn.Module) -> int:

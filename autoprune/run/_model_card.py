@@ -286,10 +286,11 @@ def _data(run: Run) -> dict[str, str]:
     data, settings = run.dense.data, run.spec.data
     parts = {"training": data.train, "validation": data.val, "test": data.test}
     sizes = ", ".join(f"{each.samples:,} {name}" for name, each in parts.items() if each is not None)
-    channels, height, width = data.input_shape
+    shape = f" ({' x '.join(map(str, data.input_shape))})" if data.input_shape else ""
+    classes = f", {data.classes} classes" if data.classes else ""
     return {
         "data set": data.name,
-        "images": f"{sizes} ({channels} x {height} x {width}), {data.classes} classes",
+        "images": f"{sizes}{shape}{classes}",
         "augmentation": data.augmentation,
         "split": f"seed {settings.seed}; {settings.val_fraction:.0%} of the training part are held out if "
         "the data have no validation part",
@@ -342,7 +343,6 @@ def _settings(spec: RunSpec) -> str:
 
 
 def _limits(run: Run) -> list[str]:
-    _, height, width = run.dense.data.input_shape
     chosen = "The model was chosen by scores on the validation part, so that score is optimistic."
     unseen = "The test part was read once, after all choices."
     if run.dense.data.test is None:
@@ -350,9 +350,16 @@ def _limits(run: Run) -> list[str]:
     return [
         f"{chosen} {unseen}",
         f"Images of another source or kind than {run.dense.data.name} were not tried.",
-        f"The exported files take any batch size, and images of {height} x {width} pixels.",
+        _exported(run),
         "Errors of the dense model are kept, and pruning may hurt rare classes more than the mean shows.",
     ]
+
+
+def _exported(run: Run) -> str:
+    part = f" hold {run.spec.model.target} alone, and" if run.spec.model.target else ""
+    shape = run.dense.data.input_shape
+    sizes = f"images of {shape[1]} x {shape[2]} pixels" if shape else "inputs of the traced sizes"
+    return f"The exported files{part} take any batch size, and {sizes}."
 
 
 def _seeds(run: Run, seeds: Mapping[str, int | None]) -> str:

@@ -17,12 +17,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from autoprune.criteria import Importance, plan_from_importance
-from autoprune.data import VisionData
+from autoprune.data import Batch, VisionData
 from autoprune.errors import CheckpointError
 from autoprune.execution import Setting
 from autoprune.graph import Prunable
@@ -42,6 +39,7 @@ from autoprune.run._study_file import FileNote, StudyFile
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
 from autoprune.support.events import Counted, Stage, Watcher, silent
+from autoprune.support.structures import samples_in
 from autoprune.support.threads import cpu_threads
 from autoprune.training import weights_hash
 from autoprune.zoo import checkpoint_hash
@@ -154,12 +152,12 @@ class StudyMoments:
         self.watch(Stage(_measured_text(measured, time.perf_counter() - started)))
         return measured
 
-    def _counted(self, batches: Iterator[Any], total: int) -> Iterator[Tensor]:
-        """Yield the inputs of batches, and report how many images are done."""
+    def _counted(self, batches: Iterator[Batch], total: int) -> Iterator[Batch]:
+        """Yield batches, and report how many images are done."""
         seen = 0
-        for inputs, _ in batches:
-            yield inputs
-            seen += len(inputs)
+        for batch in batches:
+            yield batch
+            seen += samples_in(batch[0])
             self.watch(Counted("moments", min(seen, total), total))
 
 

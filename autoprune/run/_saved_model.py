@@ -15,7 +15,7 @@ from torch import nn
 
 from autoprune.errors import CheckpointError, ConfigError
 from autoprune.exporting import RECIPE, Architecture, Recipe, load_pruned, read_architecture, read_recipe
-from autoprune.run._dense import own_copy
+from autoprune.run._dense import channels_of, own_copy
 from autoprune.run._run import Run
 from autoprune.run._trust import trusted_architecture
 from autoprune.support.usercode import guarded
@@ -45,9 +45,11 @@ def load_saved(
         _require_head(noted, recipe, Path(folder) / RECIPE)
     with trusted_architecture(folder, noted.name, recipe.extra.get("own"), trust=trust):
         small = load_pruned(folder, lambda: _make(noted, Path(folder) / RECIPE))
-    key = f"{Path(folder) / RECIPE}: extra.architecture.input_shape"
-    with guarded(f"{key}: the model does not run on {noted.input_shape}", CheckpointError), torch.no_grad():
-        small(torch.zeros(1, *noted.input_shape))
+    if noted.input_shape:
+        key = f"{Path(folder) / RECIPE}: extra.architecture.input_shape"
+        failed = guarded(f"{key}: the model does not run on {noted.input_shape}", CheckpointError)
+        with failed, torch.no_grad():
+            small(torch.zeros(1, *noted.input_shape))
     return small
 
 
@@ -72,7 +74,7 @@ def _make(noted: Architecture, recipe: Path) -> nn.Module:
     where = f"{recipe}: extra.architecture"
     try:
         with guarded(f"{where} cannot be made", CheckpointError):
-            model = make_model(noted.name, noted.classes, noted.input_shape[0])
+            model = make_model(noted.name, noted.classes, channels_of(noted.input_shape))
             if noted.new_head:
                 replace_heads(model.eval(), torch.zeros(1, *noted.input_shape), noted.classes)
             return model

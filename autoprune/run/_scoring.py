@@ -21,12 +21,12 @@ from autoprune.reconstruction import Moments
 from autoprune.run._dense import Dense, load_dense
 from autoprune.run._identity import identify_dense
 from autoprune.run._moments import StudyMoments
+from autoprune.run._problem import trace_dense
 from autoprune.run._ranking import decode_ranking
 from autoprune.run._spec import RunSpec
 from autoprune.run._study_file import FileNote
 from autoprune.score import FinetuneScore, with_model
 from autoprune.support.userfunction import Imports, current_imports, importing
-from autoprune.tracing import trace
 from autoprune.training import Schedule
 from autoprune.zoo import checkpoint_hash, load_checkpoint
 
@@ -155,7 +155,7 @@ class ScorerFactory:
         """
         with importing(self.imports):
             dense = self.dense or load_dense(self.spec)
-        prunable = trace(dense.model, dense.example_inputs, frozen=self.spec.model.frozen)
+        prunable = trace_dense(dense, self.spec)
         found = identify_parts(dense, prunable, self.supernet)
         differs = [name for name, fingerprint in self.parts.items() if found.get(name) != fingerprint]
         if differs:

@@ -14,7 +14,7 @@ from types import NoneType
 
 from torch import nn
 
-from autoprune.data import UserLoaders, VisionData
+from autoprune.data import Prepare, UserLoaders, VisionData
 from autoprune.errors import ConfigError
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._checks import (
@@ -48,6 +48,7 @@ from autoprune.run._unused_settings import report_unused
 from autoprune.study import SearchStudy, open_study
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry
+from autoprune.training import EvaluateFunction, TrainStep
 
 
 @entry(model=GIVEN_MODEL, from_study=(*STUDY, NoneType), from_storage=(str, NoneType), watch=GIVEN_WATCH)
@@ -61,6 +62,9 @@ def search(
     overrides: Sequence[str] = (),
     if_exists: IfExists = "error",
     trust: bool = False,
+    train_step: TrainStep | None = None,
+    evaluate: EvaluateFunction | None = None,
+    prepare: Prepare | None = None,
     watch: Watch = True,
 ) -> SearchResult:
     """Search smaller versions of a model under a budget, in a new study.
@@ -83,6 +87,13 @@ def search(
             it, and "overwrite" deletes it with its own files and searches again. A resume may change the
             settings that `resume` may change. Nothing is deleted while a process works on the study.
         trust: whether code that the earlier study names may run although no config of yours named it here.
+        train_step: in place of task.train_step, as are the next two: (model in training mode, (inputs,
+            targets)) -> the mean loss of the batch, a scalar tensor. It calls neither backward nor an
+            optimizer.
+        evaluate: (model in eval mode, loader of (inputs, targets)) -> the score, or a dict that holds it
+            under the name task.metric. Higher is better.
+        prepare: a batch of your loaders -> (inputs, targets). The inputs are a tensor, a tuple of arguments,
+            or a dict of keyword arguments.
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
@@ -109,8 +120,9 @@ def search(
         raise ConfigError("search: got overrides without from_study; change the config itself.")
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
+    spec = RunSpec.of(config).with_task(train_step=train_step, evaluate=evaluate, prepare=prepare)
     with watching(watch) as show:
-        return _search(Session(model, data), RunSpec.of(config), show, None, if_exists)
+        return _search(Session(model, data), spec, show, None, if_exists)
 
 
 def _search(
@@ -174,7 +186,8 @@ def resume(
 ) -> SearchResult:
     """Resume a search that was stopped or killed, or extend it by more trials.
 
-    Pass the same model and data if `search` received them.
+    Pass the same model and data if `search` received them. Functions that `search` received are imported by
+    their names. In another process pass those that cannot be imported, such as lambdas, in `config`.
 
     Args:
         study: name of the study, or the result of a search, which also knows its storage, model and data.

@@ -21,6 +21,7 @@ from autoprune.config import load_config
 from autoprune.config.rungs import scores_the_export, uses_repair, uses_supernet
 from autoprune.config.settings import RunConfig
 from autoprune.cost import LATENCY
+from autoprune.data import Prepare
 from autoprune.engines import Workers, find_engine
 from autoprune.errors import ConfigError, shown_url, unknown
 from autoprune.execution import Setting, resolve_device
@@ -35,6 +36,7 @@ from autoprune.samplers import EvolutionRates
 from autoprune.score import Rung
 from autoprune.space import SpaceSpec, load_spec
 from autoprune.support.dtypes import DTYPES
+from autoprune.support.userfunction import load_function, path_of
 from autoprune.training import Schedule, Task, make_task
 
 ConfigSource = RunConfig | str | Path | Mapping[str, Any]
@@ -123,7 +125,14 @@ class RunSpec(RunConfig):
     @cached_property
     def loss_and_metric(self) -> Task:
         """The loss and the metric that [task] names."""
-        return make_task(self.task.loss, self.task.metric)
+        task = self.task
+        return make_task(task.loss, task.metric, train_step=task.train_step, evaluate=task.evaluate)
+
+    @cached_property
+    def prepare(self) -> Prepare | None:
+        """The function that splits a batch of the loaders, or None."""
+        named = self.task.prepare
+        return None if named is None else load_function(named, "task.prepare")
 
     @cached_property
     def train_schedule(self) -> Schedule:
@@ -229,6 +238,11 @@ class RunSpec(RunConfig):
         return dataclasses.replace(
             self, finetune=dataclasses.replace(self.finetune, learning_rate=learning_rate)
         )
+
+    def with_task(self, **functions: object) -> RunSpec:
+        """Return a copy with functions, or their names, in [task]. None changes nothing."""
+        named = {key: path_of(each) for key, each in functions.items() if each is not None}
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, **named)) if named else self
 
     def without_password(self) -> RunSpec:
         """Return a copy without the storage's password, which can be stored and sent to workers."""

@@ -100,6 +100,9 @@ def code_of(spec: RunSpec) -> dict[str, str]:
         "data.validation": spec.data.validation,
         "task.loss": spec.task.loss,
         "task.metric": spec.task.metric,
+        "task.train_step": spec.task.train_step,
+        "task.evaluate": spec.task.evaluate,
+        "task.prepare": spec.task.prepare,
         "latency.probe": spec.latency.probe,
         **{key: _own_names(attrgetter(key)(spec)) for key in (*OPEN_TABLES, *FLOW_TABLES)},
     }

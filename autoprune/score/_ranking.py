@@ -17,6 +17,7 @@ from autoprune.data import Batch, Loader, VisionData
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import unchanged
 from autoprune.reconstruction import Moments
+from autoprune.support.structures import moved
 from autoprune.training import Task, main_output
 
 
@@ -79,7 +80,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for inputs, targets in self.loader.batches(self.seed, 0):
-            yield inputs.cpu(), targets.cpu()
+            yield moved(inputs, "cpu"), moved(targets, "cpu")
 
 
 def loss_of(task: Task) -> Callable[[Any, Tensor], Tensor]:

@@ -15,9 +15,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.errors import AutopruneError, ConfigError, is_out_of_memory, shown_value, summary_of
+from autoprune.support.structures import arguments, described
 
 _NAMES: Mapping[str, str] = {
     "Module": "a torch.nn.Module",
@@ -168,14 +169,15 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def forward(model: nn.Module, inputs: Tensor) -> object:
-    """Run a model on a batch.
+def forward(model: nn.Module, inputs: Any) -> object:
+    """Run a model on the inputs of a batch.
 
     Raises:
         ConfigError: if the forward pass raises an error. Errors that report that memory ran out pass.
     """
     mode = " in training mode" if model.training else ""
-    where = f"model: its forward pass failed{mode} on inputs {tuple(inputs.shape)}"
+    where = f"model: its forward pass failed{mode} on inputs {described(inputs)}"
     with guarded(where, ConfigError, memory_passes=True):
-        outputs: object = call_plain(model, inputs)
+        positional, named = arguments(inputs)
+        outputs: object = call_plain(model, *positional, **named)
     return outputs

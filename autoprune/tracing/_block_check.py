@@ -31,11 +31,13 @@ class BlockCheck:
         skeleton: the model with tensors that have no data.
         inputs: the example inputs on the meta device.
         trains: whether the dense model runs in train mode.
+        target: path of the submodule that runs, or "" for the model.
     """
 
     skeleton: nn.Module
     inputs: ExampleInputs
     trains: bool
+    target: str = ""
 
     def offered(self, tried: Sequence[Sequence[StandIns]]) -> list[StandIns | None]:
         """Return for each block the first of its stand-ins with which the model runs, or None.
@@ -71,7 +73,9 @@ class BlockCheck:
                 if watch is not None:
                     watch.hook(model)
                 try:
-                    outputs = call(model, repeat_batch(self.inputs, 2) if training else self.inputs)
+                    outputs = call(
+                        model, repeat_batch(self.inputs, 2) if training else self.inputs, self.target
+                    )
                 except Exception:  # the model's own code may raise anything
                     return None
                 shapes += [leaf.shape for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

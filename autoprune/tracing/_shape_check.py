@@ -125,7 +125,7 @@ class ShapeCheck:
                     for module in small.modules():
                         module.training = training
                     with ran:
-                        call(small, repeat_batch(inputs, 2) if training else inputs)
+                        call(small, repeat_batch(inputs, 2) if training else inputs, prunable.target)
                 except _FAULTS_OF_WIDTH as error:
                     return Fault(
                         _failing_module(small, error),
@@ -220,7 +220,7 @@ def _difference(prunable: Prunable, plan: Plan) -> Fault | None:
         return None
     # On the meta device, models that build constants (Swin's masks) would trace to other operators.
     small = narrow_to(prunable.model, prunable, plan)
-    actual = capture(small, prunable.example_inputs, training=False)
+    actual = capture(small, prunable.example_inputs, training=False, target=prunable.target)
     dense_nodes, small_nodes = _operators(prunable.captured), _operators(actual)
     dropped = prunable.dropped(plan)
     for count, (dense, narrowed) in enumerate(zip(dense_nodes, small_nodes, strict=False)):

@@ -23,6 +23,7 @@ from autoprune.graph.capture import (
     ExampleInputs,
     capture,
     first_names,
+    inputs_of_part,
     normalise_inputs,
     repeat_batch,
 )
@@ -50,6 +51,7 @@ def trace(
     example_inputs: object,
     *,
     frozen: Sequence[str] = (),
+    target: str = "",
     rebuilt_from: tuple[Prunable, Plan] | None = None,
 ) -> Prunable:
     """Trace a model and find which of its channels can be dropped together.
@@ -59,17 +61,25 @@ def trace(
         example_inputs: a Tensor, a tuple of inputs, or a dict of keyword inputs, with the batch on axis 0.
             Costs are counted at batch 1 of these sizes.
         frozen: names of modules whose output channels must all be kept.
+        target: path of a submodule, such as "backbone", if only this part of the model shall be narrowed.
+            The whole model runs once on the example inputs to get those of the part. Costs are those of the
+            part. Plans, proofs and rebuilt models are those of the whole model.
         rebuilt_from: the traced model and the plan from which `model` was rebuilt. Its groups then have the
             names, the channels and the frozen parts of that model, so that `plan.then` composes both plans.
+            The target is that of the earlier trace, and the example inputs are those of its part.
 
     Raises:
         PlanError: the plan of `rebuilt_from` does not fit its model.
         TraceError: `torch.export` cannot follow the forward pass, or a name in `frozen` is not a module or is
             a module without parameters.
     """
+    if rebuilt_from is not None:
+        target = rebuilt_from[0].target
+    elif target:
+        example_inputs = inputs_of_part(model, example_inputs, target)
     inputs = normalise_inputs(example_inputs)
-    evaluated = capture(model, inputs, training=False)
-    trained = _capture_training(model, inputs)
+    evaluated = capture(model, inputs, training=False, target=target)
+    trained = _capture_training(model, inputs, target)
     store = LabelStore()
     axes = ParameterAxes.of(model, store)
     tie_modules(model, axes, store)
@@ -81,8 +91,11 @@ def trace(
     lineage = None if rebuilt_from is None else lineage_of(*rebuilt_from, model)
     if lineage is not None:
         lineage.tie(axes, store)
+    _freeze_shared(model, axes, store, target)
     unused = _unused(model, evaluated, trained)
-    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained, lineage)
+    draft = _Draft(
+        model, inputs, evaluated, axes, store, terms, values, unused, trained, lineage, target=target
+    )
     check = ShapeCheck.of(model, trains=trained is not None)
     return _with_blocks(_settle(draft, check), draft, check)
 
@@ -102,6 +115,7 @@ class _Draft:
     trained: Captured | None
     lineage: Lineage | None
     followers: tuple[Follower, ...] = ()
+    target: str = ""
 
     def following(self, proposal: Proposal) -> _Draft:
         """Return a new draft with the proposal's ties and followers added."""
@@ -113,8 +127,10 @@ class _Draft:
     def prunable(self) -> Prunable:
         """Return the groups and costs for the labels as they are tied and frozen now."""
         components = self.store.components()
-        grouping = make_groups(self.model, self.axes, components, self.terms, self.unused, self.lineage)
-        formula = make_formula(self.model, grouping, self.terms)
+        grouping = make_groups(
+            self.model, self.axes, components, self.terms, self.unused, self.lineage, self.target
+        )
+        formula = make_formula(self.model, grouping, self.terms, target=self.target)
         return Prunable(
             self.model,
             self.inputs,
@@ -124,12 +140,13 @@ class _Draft:
             self.captured,
             self.values,
             self.followers,
+            target=self.target,
         )
 
 
-def _capture_training(model: nn.Module, inputs: ExampleInputs) -> Captured | None:
+def _capture_training(model: nn.Module, inputs: ExampleInputs, target: str) -> Captured | None:
     try:
-        return capture(model, repeat_batch(inputs, 2), training=True)
+        return capture(model, repeat_batch(inputs, 2), training=True, target=target)
     except TraceError as error:
         _log.warning("training mode could not be traced, so only the eval graph is used: %s", error)
         return None
@@ -154,6 +171,19 @@ def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, froz
             owner = model.get_submodule(owner_of(tensor)[0])
             outputs = output_axis(owner) if len(vectors) > 1 else 0
             store.freeze(vectors[outputs], f"{name}: frozen by the user")
+
+
+def _freeze_shared(model: nn.Module, axes: ParameterAxes, store: LabelStore, target: str) -> None:
+    """Freeze the axes of tensors that a module outside of the target holds too."""
+    if not target:
+        return
+    names = first_names(model)
+    inside = {first for name, first in names.items() if name.startswith(f"{target}.")}
+    for name, first in names.items():
+        if first in inside and not name.startswith(f"{target}."):
+            for vector in axes.labels[first]:
+                if vector is not None:
+                    store.freeze(vector, f"{name}: shares the tensor, outside of {target}")
 
 
 def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:
@@ -185,11 +215,11 @@ class _Checked:
 def _with_blocks(prunable: Prunable, draft: _Draft, check: ShapeCheck) -> Prunable:
     """Return the prunable with the blocks that a plan may drop."""
     layers = frozenset(term.node for term in draft.terms)
-    copies = BlockCheck(check.skeleton, meta_inputs(draft.inputs), check.trains)
+    copies = BlockCheck(check.skeleton, meta_inputs(draft.inputs), check.trains, draft.target)
     blocks = find_blocks(prunable, draft.trained, copies, layers)
     if not blocks:
         return prunable
-    formula = make_formula(draft.model, prunable.grouping, draft.terms, blocks)
+    formula = make_formula(draft.model, prunable.grouping, draft.terms, blocks, draft.target)
     return replace(prunable, formula=formula, blocks=blocks)
 
 

@@ -7,8 +7,8 @@ Example:
 
 from __future__ import annotations
 
-from autoprune.training._distill import holds_classes
-from autoprune.training._evaluation import Evaluation, evaluate, measure, recalibrate
+from autoprune.training._distill import NO_OUTPUTS, holds_classes
+from autoprune.training._evaluation import Evaluation, evaluate, measure, metric_output, recalibrate
 from autoprune.training._fastest import Choice, fastest_setting
 from autoprune.training._hooks import Moment, StepHook
 from autoprune.training._loop import EpochRecord, FitResult, fit
@@ -16,13 +16,23 @@ from autoprune.training._metrics import divergence
 from autoprune.training._schedule import OPTIMIZERS, SHAPES, Schedule, learning_rate_at
 from autoprune.training._trainer import Subnets, Trainer
 from autoprune.training._training_state import weights_hash
-from autoprune.training.task import Task, batch_loss, cross_entropy, main_output, make_task
+from autoprune.training.task import (
+    EvaluateFunction,
+    Task,
+    TrainStep,
+    cross_entropy,
+    find_output,
+    main_output,
+    make_task,
+)
 
 __all__ = [
+    "NO_OUTPUTS",
     "OPTIMIZERS",
     "SHAPES",
     "Choice",
     "EpochRecord",
+    "EvaluateFunction",
     "Evaluation",
     "FitResult",
     "Moment",
@@ -30,18 +40,20 @@ __all__ = [
     "StepHook",
     "Subnets",
     "Task",
+    "TrainStep",
     "Trainer",
-    "batch_loss",
     "cross_entropy",
     "divergence",
     "evaluate",
     "fastest_setting",
+    "find_output",
     "fit",
     "holds_classes",
     "learning_rate_at",
     "main_output",
     "make_task",
     "measure",
+    "metric_output",
     "recalibrate",
     "weights_hash",
 ]

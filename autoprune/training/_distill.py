@@ -8,13 +8,20 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
-from autoprune.training.task import LossFunction, cross_entropy
+from autoprune.support.structures import described
+from autoprune.training.task import LossFunction, cross_entropy, find_output
+
+_WITHOUT = (
+    'Train without a teacher: set finetune.teacher and score.teacher to "none", and use no rung "supernet".'
+)
+NO_OUTPUTS = f"teacher: in training mode the task gives a loss without outputs to distill. {_WITHOUT}"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Distillation:
     loss: LossFunction
     temperature: float
 
-    def __call__(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, student: Tensor, teacher: Tensor, targets: Any) -> Tensor:
         """Return the loss of one batch, a scalar.
 
         Args:
@@ -52,6 +59,7 @@ class Distillation:
         """
         if holds_classes(self.loss, student, targets):
             return distillation_loss(student, teacher, self.temperature)
+        targets = find_output(targets)
         with torch.no_grad():
             outputs = student.detach().float()
             error = functional.mse_loss(outputs, targets.reshape(outputs.shape).float())
@@ -75,12 +83,16 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     return divergence.sum(dim=1).mean() * temperature**2
 
 
-def holds_classes(loss: LossFunction, outputs: Tensor, targets: Tensor) -> bool:
+def holds_classes(loss: LossFunction, outputs: Tensor, targets: Any) -> bool:
     """Return whether axis 1 of the outputs holds class logits, judged by the loss and one batch.
 
     Raises:
         ConfigError: if outputs and targets are neither class logits and labels nor of the same shape.
     """
+    found = find_output(targets)
+    if found is None:
+        raise ConfigError(f"teacher: targets {described(targets)} cannot be distilled with. {_WITHOUT}")
+    targets = found
     if outputs.ndim >= 2 and outputs.shape[1] > 1:
         is_cross_entropy = loss in (cross_entropy, functional.cross_entropy)
         if is_cross_entropy or isinstance(loss, nn.CrossEntropyLoss):
@@ -92,8 +104,7 @@ def holds_classes(loss: LossFunction, outputs: Tensor, targets: Tensor) -> bool:
         raise ConfigError(
             f"teacher: outputs {tuple(outputs.shape)} cannot be distilled with targets "
             f"{tuple(targets.shape)} of {targets.dtype}; expected class logits (n, classes, ...) with "
-            "integer targets (n, ...), or targets of the outputs' shape. Train without a teacher: set "
-            'finetune.teacher and score.teacher to "none", and use no rung "supernet".'
+            f"integer targets (n, ...), or targets of the outputs' shape. {_WITHOUT}"
         )
     return False
 

@@ -10,18 +10,23 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.data import Loader, endless
+from autoprune.data import Batch, Loader, endless
 from autoprune.errors import ConfigError, DataError, TrialError
 from autoprune.execution import Setting
 from autoprune.support.modes import modes_kept
-from autoprune.support.usercode import forward
-from autoprune.training.task import Task, main_output
+from autoprune.support.structures import mapped, moved, tensors_in
+from autoprune.support.usercode import call_plain, forward, guarded
+from autoprune.support.userfunction import reference
+from autoprune.training._metrics import one_number
+from autoprune.training.task import Task, find_output, main_output
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,8 @@ def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> E
         ConfigError: if the metric raises an error or does not return one number.
     """
     setting.place(model)
+    if task.evaluate is not None:
+        return _by_user(model, loader, task, setting)
     meter = task.meter()
     dense = _placed_dense(task, setting) if task.compares else None
     batches = 0
@@ -69,17 +76,66 @@ def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> E
         model.eval()
         for inputs, targets in loader:
             with torch.no_grad(), setting.autocast():
-                outputs = main_output(forward(model, setting.arrange(inputs))).float()
-            if not bool(torch.isfinite(outputs).all()):
+                outputs = _in_single(metric_output(forward(model, setting.arrange(inputs))))
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors_in(outputs)):
                 raise TrialError(f"diverged: the model's outputs are not finite ({setting.label}).")
             if dense is not None:
                 with torch.no_grad(), setting.autocast():
                     targets = main_output(forward(dense, setting.arrange(inputs))).float()
-            meter.update(outputs, targets.to(setting.device, non_blocking=True))
+            meter.update(outputs, task.metric_targets(moved(targets, setting.device)))
             batches += 1
     if not batches:
         raise DataError("data: the part to evaluate on is empty; give it more data.")
     return Evaluation(meter.compute(), meter.samples())
+
+
+def metric_output(outputs: object) -> Any:
+    """Return what a metric reads of a model's output: its main tensor, or all of it if there is none."""
+    found = find_output(outputs)
+    return outputs if found is None else found
+
+
+def _in_single(outputs: Any) -> Any:
+    return mapped(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, outputs)
+
+
+@dataclass(frozen=True)
+class _Arranged:
+    """A part of the data on the device and in the layout of a setting, as a user's evaluation reads it."""
+
+    loader: Loader
+    setting: Setting
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for inputs, targets in self.loader:
+            yield self.setting.arrange(inputs), moved(targets, self.setting.device)
+
+
+def _by_user(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> Evaluation:
+    """Return the score of the user's own evaluation.
+
+    Raises:
+        ConfigError: if it raises an error, or returns neither a number nor a dict that holds the score.
+    """
+    function: Any = task.evaluate
+    where = f'task.evaluate: "{reference(function)}"'
+    with modes_kept(model), guarded(f"{where} failed", ConfigError, memory_passes=True):
+        model.eval()
+        with torch.no_grad(), setting.autocast():
+            found: Any = call_plain(function, model, _Arranged(loader, setting))
+        if not isinstance(found, Mapping):
+            return Evaluation(one_number(found), None)
+        if task.score_name not in found:
+            raise ConfigError(
+                f'{where} returned {", ".join(map(str, found)) or "nothing"}, expected "{task.score_name}" '
+                "among these; set task.metric to the name of the score."
+            )
+        samples = found.get("samples")
+        values = None if samples is None else torch.as_tensor(samples).detach().cpu().float()
+        return Evaluation(one_number(found[task.score_name]), values)
 
 
 def _placed_dense(task: Task, setting: Setting) -> nn.Module:

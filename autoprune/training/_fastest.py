@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from autoprune.data import seeded
+from autoprune.data import Batch, head, seeded
 from autoprune.errors import AutopruneError, ConfigError, TrialError, reason_of
 from autoprune.execution import Setting, faults_of, fit_to_machine, resolve_device
-from autoprune.support.usercode import forward, guarded
-from autoprune.training.task import Task, batch_loss, main_output
+from autoprune.support.structures import moved, samples_in
+from autoprune.support.usercode import guarded
+from autoprune.training.task import Task
 
 LIMIT_S = 4.0
 """Seconds after which no further step is timed, once each remaining candidate has been timed."""
@@ -92,7 +93,7 @@ class Candidate:
 
 def fastest_setting(
     model: nn.Module,
-    batch: tuple[Tensor, Tensor],
+    batch: Batch,
     task: Task,
     device: str = "auto",
     *,
@@ -106,7 +107,7 @@ def fastest_setting(
 
     Args:
         model: the model to train. Copies of it are timed.
-        batch: (inputs [n, C, H, W], targets [n]) of the batch size to train with.
+        batch: (inputs, targets) of the batch size to train with.
         task: the task with the loss.
         device: "auto", or the name of a torch device.
         only: a single setting to time, or None to time all.
@@ -223,15 +224,15 @@ def _sound_settings(device: str) -> tuple[list[Setting], dict[str, str]]:
     return sound, {setting.label: f"goes wrong on this machine: {fault}" for setting, fault in faults.items()}
 
 
-def _candidate(model: nn.Module, batch: tuple[Tensor, Tensor], task: Task, setting: Setting) -> Candidate:
+def _candidate(model: nn.Module, batch: Batch, task: Task, setting: Setting) -> Candidate:
     """Prepare training steps on a copy of the model."""
     trained = setting.place(copy.deepcopy(model)).train()
-    inputs, targets = batch[0].to(setting.device), batch[1].to(setting.device)
+    batch = moved(batch, setting.device)
 
     def step(images: int) -> None:
         with setting.autocast():
-            outputs = main_output(forward(trained, setting.arrange(inputs[:images])))
-            loss = batch_loss(task.loss, outputs, targets[:images])
+            inputs, targets = head(batch, images)
+            loss = task.step(trained, (setting.arrange(inputs), targets)).loss
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if setting.device.startswith("cuda"):
             torch.cuda.synchronize(setting.device)
@@ -239,5 +240,6 @@ def _candidate(model: nn.Module, batch: tuple[Tensor, Tensor], task: Task, setti
         if not bool(torch.isfinite(loss)):
             raise TrialError(f"the loss is not finite in {setting.label}")
 
-    few = max(2, len(inputs) // FIRST_SHARE)  # BatchNorm cannot train on one image
-    return Candidate(setting.dtype, lambda: step(few), lambda: step(len(inputs)))
+    images = samples_in(batch[0])
+    few = max(2, images // FIRST_SHARE)  # BatchNorm cannot train on one image
+    return Candidate(setting.dtype, lambda: step(few), lambda: step(images))

@@ -26,7 +26,6 @@ from autoprune.data import (
 )
 from autoprune.errors import TrialError
 from autoprune.execution import Setting
-from autoprune.support.userfunction import reference
 from autoprune.training._evaluation import measure
 from autoprune.training._hooks import StepHook
 from autoprune.training._schedule import Schedule
@@ -158,7 +157,7 @@ def _identity_of_steps(data: VisionData, setting: Setting, task: Task, seed: int
         "seed": str(seed),
         "data": data.fingerprint,
         "batches": f"{len(data.train)} an epoch, augmented by {data.augmentation}",
-        "loss": reference(task.loss),
+        "loss": task.training_code,
     }
 
 

@@ -11,25 +11,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Protocol, SupportsFloat, cast
+from typing import Any, Protocol, SupportsFloat, cast
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
+from autoprune.support.structures import described, tensors_in
 from autoprune.support.usercode import call_plain, guarded
 from autoprune.support.userfunction import reference
 
-MetricFunction = Callable[[Tensor, Tensor], "Tensor | float"]
+MetricFunction = Callable[[Any, Any], "Tensor | float"]
 """(outputs [n, ...], targets [n, ...]) of a whole part of the data -> one number. Higher is better."""
 
 
 class StreamedMetric(Protocol):
     """A metric that takes one batch after the other, like those of torchmetrics. `reset()` is optional."""
 
-    def update(self, outputs: Tensor, targets: Tensor, /) -> object:
-        """Add the outputs [n, ...] and targets [n, ...] of one batch."""
+    def update(self, outputs: Any, targets: Any, /) -> object:
+        """Add the outputs and targets of one batch, tensors [n, ...] in most tasks."""
 
     def compute(self) -> Tensor | float:
         """Return one number for all batches so far. Higher is better."""
@@ -42,7 +43,7 @@ Metric = MetricFunction | StreamedMetric | type[StreamedMetric]
 class Meter(Protocol):
     """Measures a metric on one part of the data."""
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Any) -> None:
         """Add one batch.
 
         Raises:
@@ -164,7 +165,7 @@ class MeanMeter:
         self._count = 0
         self._samples: list[Tensor] | None = []
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Any) -> None:
         """Add one batch."""
         with guarded(failed_on(self._key, self._function, outputs, targets), ConfigError):
             values = self._values(outputs, targets)
@@ -197,9 +198,9 @@ class _StreamMeter:
                 fresh.reset()
         self._metric = cast(StreamedMetric, fresh)
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Any) -> None:
         if isinstance(self._metric, nn.Module):  # torchmetrics keeps its sums in buffers
-            self._metric.to(outputs.device)
+            self._metric.to(next(tensors_in(outputs)).device)
         with guarded(failed_on("metric", self._metric, outputs, targets), ConfigError):
             call_plain(self._metric.update, outputs, targets)
 
@@ -217,20 +218,31 @@ class _WholeMeter:
 
     def __init__(self, function: MetricFunction) -> None:
         self._function = function
-        self._outputs: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._outputs: list[Any] = []
+        self._targets: list[Any] = []
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Any) -> None:
         self._outputs.append(outputs)
         self._targets.append(targets)
 
     def compute(self) -> float:
-        outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
+        outputs, targets = self._joined(self._outputs), self._joined(self._targets)
         with guarded(failed_on("metric", self._function, outputs, targets), ConfigError):
             return one_number(call_plain(self._function, outputs, targets))
 
     def samples(self) -> None:
         return None
+
+    def _joined(self, parts: list[Any]) -> Any:
+        """Return the batches of a part as one: tensors along their first axis, lists one after the other."""
+        if all(isinstance(part, list) for part in parts):
+            return [item for part in parts for item in part]
+        if not all(isinstance(part, Tensor) for part in parts):
+            raise ConfigError(
+                f'task.metric: "{reference(self._function)}" takes a whole part, and batches of '
+                f"{described(parts[0])} cannot be joined; give a class with update and compute."
+            )
+        return torch.cat(parts)
 
 
 def one_number(value: object) -> float:
@@ -244,9 +256,9 @@ def one_number(value: object) -> float:
     return float(value)
 
 
-def failed_on(key: str, function: object, outputs: Tensor, targets: Tensor) -> str:
+def failed_on(key: str, function: object, outputs: Any, targets: Any) -> str:
     """Return the start of the message for an error that a loss or a metric raised."""
     return (
-        f'task.{key}: "{reference(function)}" failed on outputs {tuple(outputs.shape)} and targets '
-        f"{tuple(targets.shape)} ({targets.dtype})"
+        f'task.{key}: "{reference(function)}" failed on outputs {described(outputs)} and targets '
+        f"{described(targets)}{f' ({targets.dtype})' if isinstance(targets, Tensor) else ''}"
     )

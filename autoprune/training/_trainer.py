@@ -19,17 +19,15 @@ from torch.optim.swa_utils import AveragedModel
 from autoprune.data import Batch
 from autoprune.errors import ConfigError, DataError, TrialError
 from autoprune.execution import Setting
+from autoprune.support.structures import described, moved
 from autoprune.support.usercode import forward, guarded
-from autoprune.training._distill import Distillation
+from autoprune.training._distill import NO_OUTPUTS, Distillation
 from autoprune.training._hooks import Moment, StepHook
 from autoprune.training._schedule import Schedule, learning_rate_at, make_optimizer
-from autoprune.training.task import Task, batch_loss, main_output
+from autoprune.training.task import Step, Task, main_output
 
 CHECK_EVERY = 50
 """Steps between checks of the loss. Each check waits for the device."""
-
-AUXILIARY_WEIGHT = 0.3
-"""Weight of an auxiliary head's loss: Szegedy et al., "Going Deeper with Convolutions", 2014, section 5."""
 
 
 class Subnets(Protocol):
@@ -86,7 +84,7 @@ class Trainer:
             self._average = AveragedModel(model, multi_avg_fn=_moving_average(schedule.ema), use_buffers=True)
         self._schedule = schedule
         self._setting = setting
-        self._loss = task.training_loss(schedule.label_smoothing)
+        self._task = task.smoothed(schedule.label_smoothing)
         self._total = total_steps
         self._follow = Distillation(task.loss, schedule.temperature)
         self._teacher = teacher if schedule.distill_weight else None
@@ -110,8 +108,8 @@ class Trainer:
         for done, batch in enumerate(itertools.islice(batches, steps), start=1):
             inputs, targets = batch
             where = (
-                f"training: step {self.steps + 1} of {self._total} failed on inputs {tuple(inputs.shape)} "
-                f"and targets {tuple(targets.shape)}"
+                f"training: step {self.steps + 1} of {self._total} failed on inputs {described(inputs)} "
+                f"and targets {described(targets)}"
             )
             with guarded(where, ConfigError, memory_passes=True):
                 total += self._step(batch)
@@ -168,15 +166,15 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = moment.learning_rate
         inputs = self._setting.arrange(batch[0])
-        targets = batch[1].to(self._setting.device, non_blocking=True)
+        targets = moved(batch[1], self._setting.device)
         self._optimizer.zero_grad(set_to_none=True)
         with self._setting.autocast():
-            outputs = forward(self.model, inputs)
-            loss = self._batch_loss(outputs, inputs, targets)
+            step = self._task.step(self.model, (inputs, targets))
+            loss = self._distilled(step, inputs, targets)
         self._backward(loss)
         # The sub-nets come after the model's backward pass and before the step, so that gradients add up.
         if self._subnets is not None:
-            self._distill_in_place(self._subnets, inputs, main_output(outputs).detach(), targets)
+            self._distill_in_place(self._subnets, inputs, _known(step).detach(), targets)
         self._update(moment)
         self.steps += 1
         return loss.detach()
@@ -195,28 +193,23 @@ class Trainer:
             for hook in self._hooks:
                 hook.after_average(self._average.module, moment)
 
-    def _distill_in_place(self, subnets: Subnets, inputs: Tensor, followed: Tensor, targets: Tensor) -> None:
+    def _distill_in_place(self, subnets: Subnets, inputs: Any, followed: Tensor, targets: Any) -> None:
         for small in subnets.at(self.model, self.steps):
             with self._setting.autocast():
-                loss = self._follow(main_output(small(inputs)), followed, targets)
+                loss = self._follow(main_output(forward(small, inputs)), followed, targets)
             self._backward(loss)
 
     def _backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
-    def _batch_loss(self, outputs: object, inputs: Tensor, targets: Tensor) -> Tensor:
-        logits = main_output(outputs)
-        loss = batch_loss(self._loss, logits, targets)
-        if isinstance(outputs, tuple):
-            for auxiliary in outputs[1:]:
-                if isinstance(auxiliary, Tensor) and auxiliary.shape == logits.shape:
-                    loss = loss + AUXILIARY_WEIGHT * batch_loss(self._loss, auxiliary, targets)
-        if self._teacher is not None:
-            with torch.no_grad():
-                followed = main_output(self._teacher(inputs))
-            weight = self._schedule.distill_weight
-            loss = (1 - weight) * loss + weight * self._follow(logits, followed, targets)
-        return loss
+    def _distilled(self, step: Step, inputs: Any, targets: Any) -> Tensor:
+        """Return the loss of a step, mixed with that of following the teacher."""
+        if self._teacher is None:
+            return step.loss
+        with torch.no_grad():
+            followed = main_output(forward(self._teacher, inputs))
+        weight = self._schedule.distill_weight
+        return (1 - weight) * step.loss + weight * self._follow(_known(step), followed, targets)
 
     def _check(self, total_loss: Tensor) -> None:
         if not bool(torch.isfinite(total_loss)):
@@ -225,6 +218,12 @@ class Trainer:
                 f"(learning rate {self._schedule.learning_rate:g}, {self._setting.label}); lower the "
                 "learning rate."
             )
+
+
+def _known(step: Step) -> Tensor:
+    if step.outputs is None:
+        raise ConfigError(NO_OUTPUTS)
+    return step.outputs
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:

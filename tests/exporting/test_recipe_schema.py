@@ -250,7 +250,7 @@ CHANGES: dict[str, tuple[Callable[[Values], object], str]] = {
     "name has control characters": (put("extra", "architecture", "name", value="a\x00\x1b[2J"), "name"),
     "name of another model": (put("extra", "architecture", "name", value="resnet20"), "the model"),
     "classes are text": (put("extra", "architecture", "classes", value="10"), "classes"),
-    "classes are 0": (put("extra", "architecture", "classes", value=0), "classes: got 0"),
+    "classes are 0": (put("extra", "architecture", "classes", value=0), "no tensor is for 0 classes"),
     "classes are a billion": (put("extra", "architecture", "classes", value=10**9), "classes"),
     "classes of others": (put("extra", "architecture", "classes", value=11), "no tensor is for 11 classes"),
     "no classes": (lambda v: v["extra"]["architecture"].pop("classes"), "classes is missing"),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.training import Task, batch_loss, main_output, make_task
+from autoprune.training import Task, main_output, make_task
 from autoprune.training._metrics import Metric, accuracy, top5
-from autoprune.training.task import LossFunction
+from autoprune.training.task import LossFunction, batch_loss
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 5.0], [1.0, 0.0, 0.5]])
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -39,14 +39,14 @@ def test_smoothing_matches_soft_targets() -> None:
     soft = torch.full((4, 3), 0.1 / 3)
     soft[torch.arange(4), LABELS] += 0.9
     expected = -(soft * LOGITS.log_softmax(1)).sum(1).mean()
-    assert float(Task().training_loss(0.1)(LOGITS, LABELS)) == pytest.approx(float(expected))
+    assert float(Task().smoothed(0.1).loss(LOGITS, LABELS)) == pytest.approx(float(expected))
 
 
 def test_smoothing_a_loss_of_the_users_is_refused() -> None:
     task = make_task(loss=lambda outputs, targets: outputs.sum())
-    assert task.training_loss(0.0) is task.loss
+    assert task.smoothed(0.0) is task
     with pytest.raises(ConfigError, match=r"label_smoothing: got 0.1, but only cross_entropy supports it"):
-        task.training_loss(0.1)
+        task.smoothed(0.1)
 
 
 def test_the_users_metric_by_name() -> None:

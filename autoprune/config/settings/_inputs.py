@@ -42,6 +42,9 @@ class ModelSettings:
             another number of classes than the data have. `autoprune train` trains the model with the new
             layer, and writes it to runs/NAME-DATA-CHECKPOINT.safetensors. A search loads that file if it
             exists.
+        target: the part of the model that is traced and made smaller, a module by its name in
+            `named_modules`: "backbone". Use it if the whole cannot be traced, as detectors with their
+            post-processing. Costs and budgets are those of the part. The whole is trained, scored and saved.
         frozen: modules, by their names in `named_modules`, whose channels all stay: ["layer1.0.conv1"].
     """
 
@@ -51,6 +54,7 @@ class ModelSettings:
     weights: Text | None = None
     new_head: Flag = False
     frozen: Names = ()
+    target: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -104,20 +108,38 @@ class DataSettings:
 class TaskSettings:
     """The loss that training lowers and the metric that scores raise.
 
-    Both are a name or a function of your own, "mypkg.mod:function", that is called as (outputs, targets): the
-    first output of the model [n, ...], and the targets that the loaders give.
+    Loss and metric are a name or a function of your own, "mypkg.mod:function", that is called as (outputs,
+    targets): the first output of the model [n, ...], and the targets that the loaders give. `train_step`,
+    `evaluate` and `prepare` are functions of your own for tasks that need more.
 
     Attributes:
-        loss: of a batch. A function of your own returns the mean as a scalar tensor.
+        loss: of a batch. A function of your own returns the mean as a scalar tensor. "model" is for models
+            that compute their loss themselves: in training mode the model is called with its inputs and the
+            targets, which are the last argument, or further keywords if they are a dict. It returns the loss,
+            a dict of losses, which are added up, or an output with a field `loss`.
         metric: of a whole part. "nll" is the negative mean of the loss, and "kl" the negative mean
             Kullback-Leibler divergence to the outputs of the dense model, which runs on the same images each
             time. A function of your own returns one number, and higher is better. A class or an object with
             `update(outputs, targets)`, `compute()` and perhaps `reset()`, as in torchmetrics, is called batch
-            by batch instead, so that the outputs need not be kept in memory.
+            by batch instead, so that the outputs need not be kept in memory. If the output holds no tensor
+            at its first place, as the list of a detector, the metric gets the whole output.
+        train_step: is called as (model, (inputs, targets)), with the model in training mode, and returns the
+            mean loss of the batch as a scalar tensor. It replaces `loss`. It neither calls backward nor steps
+            an optimizer: autoprune does both.
+        evaluate: is called as (model, loader), with the model in eval mode and without gradients, for each
+            evaluation of a part. The loader yields (inputs, targets). It returns the score, or a dict that
+            holds it under the name that `metric` then is. "samples" in the dict, a tensor [n], lets the
+            verdict pair models by their values, whose mean must be the score.
+        prepare: is called with each batch of the loaders, on the CPU, and returns (inputs, targets). The
+            inputs are a tensor, a tuple of arguments, or a dict of keyword arguments of the model. Targets
+            may have any structure.
     """
 
     loss: Text = "cross_entropy"
     metric: Text = "accuracy"
+    train_step: Text | None = None
+    evaluate: Text | None = None
+    prepare: Text | None = None
 
 
 _BudgetKeys: Any = make_dataclass("_BudgetKeys", [(key, Amount, None) for key in budget_keys()], frozen=True)

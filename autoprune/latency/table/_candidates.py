@@ -25,4 +25,4 @@ def narrowed(prunable: Prunable, widths: NDArray[np.int64]) -> nn.Module:
         for group, width in zip(prunable.groups, widths.tolist(), strict=True)
         if width != group.width
     }
-    return rebuild(prunable, Plan(keep))
+    return prunable.part_of(rebuild(prunable, Plan(keep)))
