@@ -28,6 +28,7 @@ from autoprune.run import (
     FlowComparison,
     FlowResult,
     Inspection,
+    Int8Report,
     Picked,
     Report,
     SearchResult,
@@ -566,6 +567,56 @@ class ExportDocument(Document):
     opset: int | None
 
 
+class TimePart(Part):
+    """The time of a forward pass, with its 95% interval."""
+
+    median_ms: Number
+    interval_ms: Pair
+
+
+class Int8Document(Document):
+    """The result of `export --int8`.
+
+    Attributes:
+        path: the int8 file.
+        float_path: the float file beside it, or null.
+        metric: name of the score.
+        score: of the int8 file on the validation part.
+        float_score: of the float file.
+        interval: 95% interval of the difference of the scores.
+        val_images: number of validation images.
+        size_bytes: of the int8 file.
+        float_size_bytes: of the float file.
+        time: of the int8 file at batch 1 on one thread.
+        float_time: of the float file.
+        ratio: time of the int8 file over the float file's.
+        ratio_interval: its 95% interval.
+        calibration: method of the calibration.
+        images: number of training images to calibrate with.
+        reduce_range: whether weights have 7 bits.
+        loses: whether the score falls by more than the tolerance.
+    """
+
+    document: Literal["int8"] = "int8"
+    path: Text
+    float_path: Text | None
+    metric: str
+    score: Number
+    float_score: Number
+    interval: Pair | None
+    val_images: int
+    size_bytes: int
+    float_size_bytes: int
+    time: TimePart
+    float_time: TimePart
+    ratio: Number = Field(validation_alias=AliasPath("ratio", "ratio"))
+    ratio_interval: Pair = Field(validation_alias=AliasPath("ratio", "interval"))
+    calibration: str
+    images: int
+    reduce_range: bool
+    loses: bool
+
+
 class BenchPart(Part):
     """The time of a model and its ratio to the first one, with 95% intervals."""
 
@@ -645,6 +696,7 @@ DOCUMENTS: Mapping[type, tuple[type[Document], str]] = {
     Inspection: (InspectDocument, ""),
     Curves: (CurvesDocument, ""),
     ExportReport: (ExportDocument, ""),
+    Int8Report: (Int8Document, ""),
     Bench: (BenchDocument, ""),
     Preset: (MethodsDocument, "methods"),
 }

@@ -119,10 +119,45 @@ def export(
     ] = False,
     trust: Trust = False,
     config: OwnConfig = None,
+    opset: Annotated[
+        int | None, typer.Option("--opset", help="Version of ONNX's operators, by default torch's own.")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write int8 ONNX, and compare its score and time with float's.")
+    ] = False,
+    calibration: Annotated[
+        str, typer.Option("--calibration", help="Of --int8: minmax, entropy or percentile.")
+    ] = "minmax",
+    images: Annotated[int, typer.Option("--images", help="Of --int8: training images to use.")] = 256,
+    reduce_range: Annotated[
+        bool | None,
+        typer.Option("--reduce-range/--full-range", help="Of --int8: 7-bit weights, for CPUs without VNNI."),
+    ] = None,
 ) -> None:
     """Export the small model to another format. The file is tested to compute the same."""
     from autoprune import run
 
+    if int8:
+        if dense or format_name != "onnx":
+            raise ConfigError("--int8: it quantises the small model as onnx; leave out --dense and --format.")
+        with screen() as watch:
+            found = run.export_int8(
+                target,
+                output=output,
+                calibration=calibration,
+                images=images,
+                reduce_range=reduce_range,
+                opset=opset,
+                storage=storage,
+                trust=trust,
+                config=config,
+                watch=watch,
+            )
+        return show(
+            found,
+            lambda: [run.int8_table(found)],
+            lambda: [f"Wrote {found.path} (int8).", *found.notes],
+        )
     report = run.export(
         target,
         output,
@@ -131,9 +166,11 @@ def export(
         dense=dense,
         trust=trust,
         config=config,
+        opset=opset,
     )
+    kind = report.format if report.opset is None else f"{report.format}, opset {report.opset}"
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
-    show(report, notes=lambda: [f"Wrote {report.path} ({report.format}); {difference}."])
+    show(report, notes=lambda: [f"Wrote {report.path} ({kind}); {difference}."])
 
 
 def bench(

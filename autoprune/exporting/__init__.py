@@ -35,7 +35,15 @@ from autoprune.exporting._card import (
     read_facts,
     write_card,
 )
-from autoprune.exporting._onnx import OnnxSignature, OnnxTensor, onnx_feed, read_signature, write_onnx
+from autoprune.exporting._int8 import CALIBRATIONS, may_saturate, quantise
+from autoprune.exporting._onnx import (
+    OnnxSignature,
+    OnnxTensor,
+    onnx_feed,
+    read_signature,
+    run_onnx,
+    write_onnx,
+)
 from autoprune.exporting._recipe import Recipe
 from autoprune.exporting._recipe_schema import Architecture, read_architecture
 from autoprune.exporting._runtimes import (
@@ -56,6 +64,7 @@ from autoprune.exporting._saved_model import (
 )
 
 __all__ = [
+    "CALIBRATIONS",
     "CARD",
     "EXPORTERS",
     "FOLDER",
@@ -78,11 +87,14 @@ __all__ = [
     "export",
     "find_exporter",
     "load_pruned",
+    "may_saturate",
     "onnx_feed",
+    "quantise",
     "read_architecture",
     "read_facts",
     "read_recipe",
     "read_signature",
+    "run_onnx",
     "save_pruned",
     "update_extra",
     "write_card",

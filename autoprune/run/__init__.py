@@ -24,6 +24,7 @@ from autoprune.run._flow_report import ComparedFlow, FlowComparison, compare_flo
 from autoprune.run._flow_result import FlowResult
 from autoprune.run._if_exists import IfExists, checked_action
 from autoprune.run._inspect import CostRange, Inspection, inspect
+from autoprune.run._int8 import Int8Report, export_int8
 from autoprune.run._next_step import export_command
 from autoprune.run._paths import find_storage, settle
 from autoprune.run._problem import SHORT_OF_WINDOW
@@ -49,6 +50,7 @@ from autoprune.run._tables import (
     group_table,
     inspection_notes,
     inspection_table,
+    int8_table,
     method_notes,
     pruned_table,
 )
@@ -72,6 +74,7 @@ __all__ = [
     "FlowResult",
     "IfExists",
     "Inspection",
+    "Int8Report",
     "Picked",
     "Report",
     "RunSpec",
@@ -98,6 +101,7 @@ __all__ = [
     "error_curves",
     "export",
     "export_command",
+    "export_int8",
     "export_saved",
     "find_storage",
     "finetune",
@@ -107,6 +111,7 @@ __all__ = [
     "inspect",
     "inspection_notes",
     "inspection_table",
+    "int8_table",
     "load_saved",
     "method_notes",
     "prune",

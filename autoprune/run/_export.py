@@ -60,6 +60,7 @@ def export_saved(
     trust: bool = False,
     config: ConfigSource | None = None,
     session: Session | None = None,
+    opset: int | None = None,
 ) -> ExportReport:
     """Export the finetuned model of a study or a saved model, and check that the file computes the same.
 
@@ -79,6 +80,7 @@ def export_saved(
             named it here.
         config: a config of your own, as `search` accepts it. The code that it names is trusted.
         session: the model and the data, if `search` received them.
+        opset: version of ONNX's operators for "onnx", by default that of torch's exporter.
 
     Returns:
         The path, the format, and the largest difference to the outputs of the saved model.
@@ -94,10 +96,12 @@ def export_saved(
         raise ExportError(unknown("--format", format_name, formats))
     if format_name != FOLDER:
         find_exporter(format_name, "--format")
+    if opset is not None and format_name == FOLDER:
+        raise ExportError(f'opset: got {opset}, but the format "{FOLDER}" has none; use the format "onnx".')
     session = session or Session()
     consent = consent_of(trust, session.config if config is None else config)
     if dense:
-        return _export_dense(str(target), format_name, output, storage, consent, session)
+        return _export_dense(str(target), format_name, output, storage, consent, session, opset)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
     folder = (
         Path(target)
@@ -105,7 +109,9 @@ def export_saved(
         else saved_model_folder(study, consent, session, is_written=output is None)
     )
     kept = {} if study is None else protected_files(study.url, stored_spec(study))
-    report = _export_folder_of(folder, format_name, output, kept, trust=consent.trust, model=session.model)
+    report = _export_folder_of(
+        folder, format_name, output, kept, trust=consent.trust, model=session.model, opset=opset
+    )
     if study is not None:
         note_export(study, folder, report.path)
         keep_files(study, silent)
@@ -120,6 +126,7 @@ def _export_folder_of(
     *,
     trust: bool,
     model: nn.Module | None,
+    opset: int | None,
 ) -> ExportReport:
     own = (WEIGHTS, RECIPE)
     if format_name == FOLDER:
@@ -133,7 +140,7 @@ def _export_folder_of(
     # A model of a caller's own, or one that was traced in a part, knows the inputs of its trace.
     knows = model is not None or target_of(small) or not noted_architecture(folder).input_shape
     example = None if knows else torch.zeros(1, *noted_architecture(folder).input_shape)
-    return export_model(small, path, format=format_name, example_inputs=example)
+    return export_model(small, path, format=format_name, example_inputs=example, opset=opset)
 
 
 def _export_dense(
@@ -143,6 +150,7 @@ def _export_dense(
     storage: str | None,
     consent: Consent,
     session: Session,
+    opset: int | None,
 ) -> ExportReport:
     if format_name == FOLDER or Path(study).is_dir():
         what = f"--format {FOLDER}" if format_name == FOLDER else f"{study} is a folder"
@@ -160,7 +168,7 @@ def _export_dense(
     if spec.model.target is not None:
         part = dense.model.get_submodule(spec.model.target)
         example = inputs_of_part(dense.model, example, spec.model.target)
-    return export_model(part, path, format=format_name, example_inputs=example)
+    return export_model(part, path, format=format_name, example_inputs=example, opset=opset)
 
 
 def saved_model_folder(

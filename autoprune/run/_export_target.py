@@ -56,7 +56,7 @@ def export(
         example_inputs: for a module: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch
             on axis 0. Models from `rebuild` or `load_pruned` do not need them.
         tolerance: for a module: largest difference over max(1, largest output); 1e-4 by default in float32.
-        opset: for a module: version of ONNX's operators for "onnx", by default that of torch's exporter.
+        opset: version of ONNX's operators for "onnx", by default that of torch's exporter.
         storage: URL of the study's storage, if it is not in runs/.
         dense: export the dense model of the study instead of the small one, as "onnx" or "pt2".
         trust: whether code that the study or the saved model names may run although no config of yours
@@ -85,7 +85,7 @@ def export(
         if path is None:
             raise ExportError('export: a module needs the path of the file to write, such as "small.onnx".')
         return export_model(target, path, format, example_inputs, tolerance=tolerance, opset=opset)
-    given = {"example_inputs": example_inputs, "tolerance": tolerance, "opset": opset}
+    given = {"example_inputs": example_inputs, "tolerance": tolerance}
     _refuse(given, "only a module takes it, and a saved model knows its inputs")
     place, storage, session = _place(target, storage, is_dense=dense)
     return export_saved(
@@ -97,6 +97,7 @@ def export(
         trust=trust,
         config=config,
         session=session,
+        opset=opset,
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # these modules import this one, so that their results can be
     from autoprune.run._flow_report import FlowComparison
     from autoprune.run._flow_result import FlowResult
     from autoprune.run._inspect import CostRange, Inspection
+    from autoprune.run._int8 import Int8Report
 
 _SHOWN_NAMES = 3
 
@@ -135,6 +136,17 @@ def bench_table(bench: Bench) -> Table:
             "" if row.ratio is None else _digits(row.ratio.ratio),
             "" if row.ratio is None else " to ".join(map(_digits, row.ratio.interval)),
         )
+    return table
+
+
+def int8_table(report: Int8Report) -> Table:
+    """Return a table of an int8 file next to the float file that it was made from."""
+    table = plain_table("int8 against float, in ONNX Runtime on one thread of this CPU")
+    table.add_column("")
+    for column in ("float", "int8"):
+        table.add_column(column, justify="right")
+    for row in report.rows:
+        table.add_row(*row)
     return table
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,9 +17,10 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.config import load_config
 from autoprune.data import load
+from autoprune.errors import ConfigError, ExportError
 from autoprune.exporting import CARD, INT8, ONNX, PAGE, RECIPE, WEIGHTS, read_recipe, save_pruned
 from autoprune.graph.plan import Plan
-from autoprune.run import Event, FinetuneResult, Stage, load_saved
+from autoprune.run import Event, FinetuneResult, Int8Report, Stage, load_saved
 from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._model_card import _interval, licence_of
 
@@ -50,6 +54,12 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
     return autoprune.finetune(found.name, found.storage)
 
 
+@pytest.fixture(scope="module")
+def int8(tuned: FinetuneResult) -> Int8Report:
+    """The int8 file next to the model of `tuned`, made by the name of the study."""
+    return autoprune.export_int8(tuned.study, storage=storage_of(tuned), images=100)
+
+
 def storage_of(tuned: FinetuneResult) -> str:
     return f"sqlite:///{tuned.folder.parent.parent}/study.db"
 
@@ -61,7 +71,7 @@ def snippets(card: str) -> list[str]:
 def test_the_code_of_the_card_runs_in_the_folder_as_it_is_printed(
     tuned: FinetuneResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert {file.name for file in tuned.folder.iterdir()} == FILES
+    assert {file.name for file in tuned.folder.iterdir()} - {INT8} == FILES
     monkeypatch.chdir(tuned.folder)
     in_torch, in_onnx = snippets(Path(CARD).read_text("utf-8"))
     images = load("digits").test
@@ -128,8 +138,90 @@ def test_a_finetune_that_stopped_before_the_card_completes_the_folder(tuned: Fin
     (tuned.folder / ONNX).write_bytes(b"half of it")
     again = autoprune.finetune(tuned.study, storage_of(tuned))
     assert again == tuned
-    assert {file.name for file in tuned.folder.iterdir()} == FILES
+    assert {file.name for file in tuned.folder.iterdir()} - {INT8} == FILES
     assert len((tuned.folder / ONNX).read_bytes()) == len(kept)
+
+
+def test_an_int8_file_scores_as_the_float_file_within_two_points(
+    tuned: FinetuneResult, int8: Int8Report
+) -> None:
+    val = load("digits", val_fraction=0.2).val
+    images, labels = (torch.cat(each) for each in zip(*val, strict=True))
+
+    def hits(name: str) -> Tensor:
+        session = onnxruntime.InferenceSession(tuned.folder / name)
+        return torch.from_numpy(session.run(None, {"inputs": images.numpy()})[0]).argmax(1) == labels
+
+    assert int8.float_score == pytest.approx(float(hits(ONNX).double().mean()))
+    assert int8.score == pytest.approx(float(hits(INT8).double().mean()))
+    assert int8.float_score == pytest.approx(tuned.val_score, abs=1e-3), "ONNX Runtime computes as PyTorch"
+    assert abs(int8.score - int8.float_score) <= 0.02, "the score of digits moves by less than two points"
+    assert int8.size_bytes == (tuned.folder / INT8).stat().st_size < int8.float_size_bytes
+    assert int8.time.median_ms / int8.float_time.median_ms == pytest.approx(int8.ratio.ratio, rel=0.3)
+    assert int8.images == 100
+
+
+def test_an_int8_file_holds_bytes_and_takes_any_batch(tuned: FinetuneResult, int8: Int8Report) -> None:
+    graph = onnx.load_model(int8.path).graph
+    weights = [each for each in graph.initializer if len(each.dims) == 4]
+    assert {each.data_type for each in weights} == {onnx.TensorProto.INT8}
+    session = onnxruntime.InferenceSession(int8.path)
+    for batch in (1, 2, 7):
+        (found,) = session.run(["output"], {"inputs": np.zeros((batch, 1, 8, 8), np.float32)})
+        assert found.shape == (batch, 10)
+
+
+def test_the_card_compares_int8_with_float_and_its_code_still_runs(
+    tuned: FinetuneResult, int8: Int8Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (tuned.folder / CARD).read_text("utf-8")
+    assert f"| {int8.float_score:.4f} | {int8.score:.4f} |" in text
+    assert f"| bytes | {int8.float_size_bytes:,} | {int8.size_bytes:,} |" in text
+    assert "calibrated by minmax on 100 training images" in text
+    assert "CPUs without VNNI" in text
+    monkeypatch.chdir(tuned.folder)
+    for code in snippets(text):
+        exec(compile(code, CARD, "exec"), {})
+
+
+def test_int8_is_deterministic_and_reduced_weights_have_seven_bits(
+    tuned: FinetuneResult, int8: Int8Report, tmp_path: Path
+) -> None:
+    before = int8.path.read_bytes()
+    again, reduced = tmp_path / "again.onnx", tmp_path / "reduced.onnx"
+    autoprune.export_int8(tuned, output=again, images=100, reduce_range=int8.reduce_range)
+    assert again.read_bytes() == before
+    report = autoprune.export_int8(
+        tuned, output=reduced, images=100, calibration="percentile", reduce_range=True
+    )
+    assert (report.float_path, report.reduce_range) == (None, True)
+    assert "Weights have 7 bits" in report.notes[-1]
+    for each in onnx.load_model(reduced).graph.initializer:
+        if each.data_type == onnx.TensorProto.INT8 and len(each.dims) == 4:
+            assert abs(onnx.numpy_helper.to_array(each)).max() <= 64
+    assert int8.path.read_bytes() == before, "a file elsewhere changes nothing in the folder"
+
+
+def test_a_loss_above_the_tolerance_is_stated(int8: Int8Report) -> None:
+    near, far = (dataclasses.replace(int8, score=int8.float_score * share) for share in (0.995, 0.97))
+    assert (near.loses, far.loses) == (False, True)
+    assert "keep the float file" not in near.notes[0]
+    assert "a loss of more than 1%: keep the float file" in far.notes[0]
+
+
+def test_mistakes_of_an_int8_export_are_one_line(tuned: FinetuneResult, tmp_path: Path) -> None:
+    storage = storage_of(tuned)
+    with pytest.raises(ExportError, match=r'--calibration: unknown name "min"'):
+        autoprune.export_int8(tuned.study, storage=storage, calibration="min", output=tmp_path / "a.onnx")
+    with pytest.raises(ConfigError, match=r"--images: got 0, expected at least 1"):
+        autoprune.export_int8(tuned.study, storage=storage, images=0)
+    with pytest.raises(ConfigError, match=r"names no data to calibrate with; add --config CONFIG\.toml"):
+        autoprune.export_int8(tuned.folder)
+    with pytest.raises(ConfigError, match=r"--output: .* is the dense model"):
+        autoprune.export_int8(
+            tuned.study, storage=storage, output=tuned.folder.parent.parent / "dense.safetensors"
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 class Branches(nn.Module):
