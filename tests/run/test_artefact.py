@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ from autoprune.graph.plan import Plan
 from autoprune.run import Event, FinetuneResult, Int8Report, Stage, load_saved
 from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._model_card import _interval, licence_of
+from tests.test_cli import run_here
 
 QUICK = (
     "search.trials=1",
@@ -189,8 +191,15 @@ def test_int8_is_deterministic_and_reduced_weights_have_seven_bits(
 ) -> None:
     before = int8.path.read_bytes()
     again, reduced = tmp_path / "again.onnx", tmp_path / "reduced.onnx"
-    autoprune.export_int8(tuned, output=again, images=100, reduce_range=int8.reduce_range)
-    assert again.read_bytes() == before
+    command = ["export", tuned.study, "--storage", storage_of(tuned), "--int8", "--images", "100"]
+    bits = "--reduce-range" if int8.reduce_range else "--full-range"
+    code, out, err = run_here(*command, bits, "-o", str(again), "--json", cwd=tmp_path)
+    assert (code, again.read_bytes()) == (0, before), err
+    printed = json.loads(out)
+    assert (printed["document"], printed["score"], printed["images"]) == ("int8", int8.score, 100)
+    code, _, err = run_here(*command, "--format", "pt2", cwd=tmp_path)
+    assert code == 2
+    assert "leave out --dense and --format" in err
     report = autoprune.export_int8(
         tuned, output=reduced, images=100, calibration="percentile", reduce_range=True
     )
