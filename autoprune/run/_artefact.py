@@ -32,6 +32,7 @@ from autoprune.exporting import (
     update_extra,
     write_card,
 )
+from autoprune.graph.attached import example_of
 from autoprune.support.atomic import saving
 from autoprune.support.events import Stage, Watcher, silent
 
@@ -65,7 +66,7 @@ def export_beside(
         folder: folder that `save_pruned` wrote.
         small: the model in it.
         formats: rows of EXPORTERS, or None for `DEFAULT_FORMATS`.
-        example_inputs: needed if the model does not know them.
+        example_inputs: of a model that does not know them.
         watch: called with the progress and with warnings.
     """
     failed = {}
@@ -73,7 +74,7 @@ def export_beside(
         path = folder / exported_file(name)
         watch(Stage(f"export to {path.name}"))
         try:
-            export(small, path, name, example_inputs)
+            export(small, path, name, example_inputs if example_of(small) is None else None)
         except ExportError as error:
             failed[path.name] = str(error).removeprefix(f"{path}: ")
             watch(Stage(f"warning: no {path.name}: {failed[path.name]}"))

@@ -24,7 +24,17 @@ from autoprune.config.rungs import score_text
 from autoprune.data import first_batches
 from autoprune.errors import ConfigError, ExportError
 from autoprune.execution import Setting
-from autoprune.exporting import INT8, ONNX, RECIPE, Int8Facts, may_saturate, quantise, run_onnx, update_extra
+from autoprune.exporting import (
+    INT8,
+    ONNX,
+    RECIPE,
+    Int8Facts,
+    may_saturate,
+    quantise,
+    read_recipe,
+    run_onnx,
+    update_extra,
+)
 from autoprune.latency import Measurement, Ratio
 from autoprune.progress import Watch, watching
 from autoprune.reporting import paired_interval
@@ -198,6 +208,11 @@ def export_int8(
         float_path = Path(temporary) / ONNX if output is not None else folder / ONNX
         for each in (path, float_path):
             require_unprotected(each, "--output", found.kept)
+        if (part := read_recipe(folder).target) != "":
+            raise ConfigError(
+                f"--int8: {folder} was pruned in its part {part}, and only a whole model can be calibrated; "
+                "quantise model.onnx with onnxruntime.quantization."
+            )
         watcher(Stage(f"export to {ONNX}"))
         export_saved(folder, output=float_path, trust=trust, session=found.session, opset=opset)
         reduced = may_saturate() if reduce_range is None else reduce_range
@@ -276,6 +291,11 @@ def _dense(spec: RunSpec, session: Session) -> Dense:
 
 def _calibration(dense: Dense, images: int, seed: int) -> list[NDArray[Any]]:
     """Return batches of training images without augmentation."""
+    if not dense.data.input_shape:
+        raise ConfigError(
+            f"--int8: {dense.data.name} yields no batches of equal images, which the calibration needs; "
+            "quantise model.onnx with onnxruntime.quantization."
+        )
     loader = dense.data.unchanged_train
     batch = max(1, loader.samples // max(1, len(loader)))
     drawn = first_batches(loader, min(math.ceil(images / batch), len(loader)), seed=seed)

@@ -40,6 +40,9 @@ def test_a_recipe_without_facts_gets_a_card_that_says_what_is_missing(folder: Pa
     assert "The preparation of the inputs is not recorded here." in text
     assert re.search(r"\| `model\.safetensors` \| [\d,]+ \| `[0-9a-f]{64}` \|", text)
     assert "2 classes. Their names are not known." in card(folder, architecture=NET)
+    text = card(folder, architecture={**NET, "classes": 0, "input_shape": []})
+    assert "model(" not in text, "inputs of another structure than images are the user's to make"
+    assert "The preparation of the inputs is not recorded here." in text
 
 
 def test_a_card_is_replaced_but_not_a_page_of_the_users_own(folder: Path) -> None:
