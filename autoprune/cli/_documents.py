@@ -30,6 +30,7 @@ from autoprune.run import (
     Inspection,
     Int8Report,
     Picked,
+    Proposal,
     Report,
     SearchResult,
     SmokeResult,
@@ -663,6 +664,21 @@ class SmokeDocument(Document):
     format: str
 
 
+class InitDocument(Document):
+    """The result of `init`.
+
+    Attributes:
+        text: the config that was written, as TOML with comments.
+        notes: sentences about the model, the data and the budget.
+        expected: the expected time of the search on this machine.
+    """
+
+    document: Literal["init"] = "init"
+    text: str
+    notes: list[str]
+    expected: str
+
+
 class MethodPart(Part):
     """A preset of `prune`."""
 
@@ -688,6 +704,7 @@ DOCUMENTS: Mapping[type, tuple[type[Document], str]] = {
     SearchResult: (SearchDocument, ""),
     SmokeResult: (SmokeDocument, ""),
     Picked: (BestDocument, ""),
+    Proposal: (InitDocument, ""),
     BudgetCurve: (BudgetsDocument, ""),
     FinetuneResult: (FinetuneDocument, ""),
     FlowResult: (PruneDocument, ""),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoprune.data._fixed_batches import HeldBatches, first_batches, head, spread_samples
-from autoprune.data._folder import load_folder
+from autoprune.data._folder import DEFAULT_IMAGE_SIZE, MEAN, STD, load_folder, picture_size
 from autoprune.data._limited import limited
 from autoprune.data._loaders import (
     Augment,
@@ -44,6 +44,9 @@ from autoprune.support.rows import Row, quoted
 
 __all__ = [
     "DATASETS",
+    "DEFAULT_IMAGE_SIZE",
+    "MEAN",
+    "STD",
     "Augment",
     "Batch",
     "DatasetSpec",
@@ -64,6 +67,7 @@ __all__ = [
     "limited",
     "load",
     "model_seed",
+    "picture_size",
     "random_states",
     "restore_random_states",
     "seeded",

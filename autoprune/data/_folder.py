@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 from collections.abc import Callable
@@ -125,3 +126,15 @@ def _loader(dataset: Any, options: LoadOptions, *, train: bool) -> StreamLoader:
     )
     samples = len(source) * size if train else len(dataset)
     return StreamLoader(source, batches=len(source), samples=samples, device=options.device)
+
+
+def picture_size(folder: Path, most: int = 20) -> int | None:
+    """Return the median of the shorter sides of some training images in pixels, or None without any."""
+    from PIL import Image
+
+    files = sorted(path for path in (folder / "train").glob("*/*") if path.is_file())
+    sides = []
+    for path in files[:: max(1, len(files) // most)]:
+        with contextlib.suppress(OSError, ValueError), Image.open(path) as image:
+            sides.append(min(image.size))
+    return sorted(sides)[len(sides) // 2] if sides else None

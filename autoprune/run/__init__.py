@@ -28,6 +28,7 @@ from autoprune.run._int8 import Int8Report, export_int8
 from autoprune.run._next_step import export_command
 from autoprune.run._paths import find_storage, settle
 from autoprune.run._problem import SHORT_OF_WINDOW
+from autoprune.run._proposal import Proposal, propose
 from autoprune.run._prune import prune
 from autoprune.run._recalibrate import recalibrate
 from autoprune.run._report import Report, report
@@ -56,6 +57,7 @@ from autoprune.run._tables import (
 )
 from autoprune.run._train import TrainResult, train
 from autoprune.run._trust import Consent, trusted
+from autoprune.run._wishes import Wishes, read_budget, read_data, read_model
 from autoprune.support.events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "Inspection",
     "Int8Report",
     "Picked",
+    "Proposal",
     "Report",
     "RunSpec",
     "SearchResult",
@@ -85,6 +88,7 @@ __all__ = [
     "TrainResult",
     "TrialDone",
     "Watcher",
+    "Wishes",
     "bench",
     "bench_notes",
     "bench_table",
@@ -114,8 +118,12 @@ __all__ = [
     "int8_table",
     "load_saved",
     "method_notes",
+    "propose",
     "prune",
     "pruned_table",
+    "read_budget",
+    "read_data",
+    "read_model",
     "recalibrate",
     "report",
     "resume",

@@ -33,6 +33,7 @@ from autoprune.execution import Setting
 from autoprune.execution.detour import Detour
 from autoprune.graph.capture import missing_values, unchanged
 from autoprune.rebuilding import narrow
+from autoprune.run._input_hints import input_hint, label_hint
 from autoprune.run._spec import RunSpec
 from autoprune.support.structures import described, moved, samples_in
 from autoprune.support.usercode import forward, guarded
@@ -146,7 +147,11 @@ def try_model(dense: Dense) -> None:
             f"model: {type(dense.model).__name__} has no parameters, so there is nothing to prune."
         )
     inputs = dense.example_inputs
-    outputs = _outputs(dense.model, inputs)
+    try:
+        outputs = _outputs(dense.model, inputs)
+    except ConfigError as error:
+        hint = input_hint(dense.model, dense.data.input_shape)
+        raise ConfigError(f"{str(error).rstrip('.')}.{hint}" if hint else str(error)) from error
     main = find_output(outputs)
     if main is None and not dense.gives_logits:
         return
@@ -190,7 +195,7 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
     if learns_labels and classes is not None and classes < dense.data.classes:
         raise ConfigError(
             f"model: it has {classes} outputs for data of {dense.data.classes} classes; "
-            "build it with as many outputs."
+            f"build it with as many outputs.{label_hint(dense.data)}"
         )
     dense.task.require_numbers(outputs, targets)
     if dense.task.evaluate is not None:

@@ -18,6 +18,7 @@ from autoprune.graph import Prunable
 from autoprune.latency.table import LatencyPredictor, LatencyTable
 from autoprune.run._dense import Dense, distils, load_data, load_dense, try_model, try_task, try_training
 from autoprune.run._identity import identify
+from autoprune.run._input_faults import check_inputs
 from autoprune.run._latency import measure_runtime, stored_table
 from autoprune.run._paths import head_file
 from autoprune.run._problem import Problem, build_problem, build_unlimited_problem, trace_dense
@@ -60,6 +61,8 @@ def resolve(
     """
     untrained = _missing_checkpoint(spec)
     dense = _checked_dense(spec, given, is_trained=untrained is None)
+    if untrained is None:
+        check_inputs(dense, spec, watch)
     if dense.new_heads and given is None and spec.train.when_missing:
         untrained = Path(head_file(spec)).absolute()
     elif dense.new_heads:

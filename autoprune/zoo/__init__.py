@@ -37,6 +37,7 @@ from autoprune.zoo.vgg import vgg16_bn, vgg16_bn_half
 
 __all__ = [
     "MODELS",
+    "PREFIX",
     "ModelSpec",
     "checkpoint_hash",
     "find_heads",

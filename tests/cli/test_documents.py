@@ -30,6 +30,7 @@ from autoprune.run import (
     FlowResult,
     Inspection,
     Picked,
+    Proposal,
     Report,
     SearchResult,
     SmokeResult,
@@ -108,6 +109,7 @@ RESULTS: list[Any] = [
         "cpu",
     ),
     tuple(presets().values()),
+    Proposal("[model]\n", ("Data: 3",), "1 trial takes about 1 s"),
     SmokeResult(12.0, 2, 256, "onnx"),
 ]
 
