@@ -25,7 +25,7 @@ ARROWS = {
     "nn": "tracing",
     "execution": "support",
     "data": "execution",
-    "training": "data",
+    "training": "config data",
     "reconstruction": "rebuilding",
     "criteria": "reconstruction execution",
     "masks": "training rebuilding",

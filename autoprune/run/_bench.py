@@ -29,6 +29,7 @@ from autoprune.latency import (
     Measurement,
     OpenedFile,
     Ratio,
+    Timed,
     open_model,
     time_interleaved,
 )
@@ -128,8 +129,7 @@ def bench(
     if not models:
         raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")
     _check_numbers(batch, tolerance, limit_seconds)
-    given = _read_shapes(shapes)
-    paths = [Path(model) for model in models]
+    given, paths = _read_shapes(shapes), [Path(model) for model in models]
     with _in_options():
         setting = LatencySetting(device=device, threads=threads, batch=1 if batch is None else batch)
         check_threads(setting)
@@ -137,21 +137,28 @@ def bench(
         opened = [_open(path, setting, trust=trust) for path in paths]
         _check_names(opened, given)
         size = _settle_batch(opened, batch, given)
-        timed = {
-            number: model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
-            for number, (path, model) in enumerate(zip(paths, opened, strict=True))
-        }
-        timings = time_interleaved(
-            timed,
-            baseline=0 if len(models) > 1 else None,
-            tolerance=tolerance,
-            limit_seconds=limit_seconds,
-        )
-    rows = [
+        timed = [
+            model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
+            for path, model in zip(paths, opened, strict=True)
+        ]
+        rows = _rows(paths, timed, tolerance, limit_seconds)
+    return Bench(rows, size, threads, device)
+
+
+def _rows(
+    paths: Sequence[Path], timed: Sequence[Timed], tolerance: float, limit_seconds: float
+) -> tuple[BenchRow, ...]:
+    """Time models side by side."""
+    timings = time_interleaved(
+        dict(enumerate(timed)),
+        baseline=0 if len(timed) > 1 else None,
+        tolerance=tolerance,
+        limit_seconds=limit_seconds,
+    )
+    return tuple(
         BenchRow(path, _runtime(path), timings.measurements[number], timings.ratios.get(number))
         for number, path in enumerate(paths)
-    ]
-    return Bench(tuple(rows), size, threads, device)
+    )
 
 
 def _check_numbers(batch: int | None, tolerance: float, limit_seconds: float) -> None:

@@ -11,10 +11,12 @@ import dataclasses
 import math
 import platform
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 from autoprune.config.rungs import score_text
+from autoprune.criteria import Importance
 from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting, device_fingerprint
 from autoprune.run._expected_time import Pace
@@ -53,7 +55,6 @@ def make_study(
         ConfigError: the metric of the dense model is not finite.
         StudyError: the storage cannot be used.
     """
-    search = run.spec.search
     dense, image_s = score_dense(run)
     reused = Reused() if earlier is None else reuse(run, earlier)
     moments = moments_of(run)
@@ -64,12 +65,35 @@ def make_study(
     pace = Pace(step_ms / 1000, image_s, try_repair(moments, ranked))
     plans = None if run.space.plans is None else len(run.space.plans)
     run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans, expected_epochs(run.spec))))
-    context = MeasurementContext(run, ranked, pace, moments, reused)
+    facts = _measured_facts(MeasurementContext(run, ranked, pace, moments, reused), others, dense)
+    with quiet_optuna():
+        study = create_study(
+            storage,
+            str(run.spec.search.study),
+            config=dataclasses.asdict(run.spec),
+            identity=identify(run),
+            facts=facts,
+            objectives=(SCORE, *run.spec.objectives),
+        )
+    return study, moments
+
+
+def _measured_facts(
+    context: MeasurementContext, others: Sequence[Importance], dense: Evaluation
+) -> StudyFacts:
+    """Measure the warm starts and the statistics, and return all facts of a new study.
+
+    Args:
+        context: the run, and the ranking by the first criterion.
+        others: the rankings by the other criteria.
+        dense: the score of the dense model.
+    """
+    run = context.run
     tolerance, starts = _tolerance_and_starts(context)
     costs: dict[str, Any] = run.dense_cost.known()  # of a single model, so numbers rather than arrays
-    facts = StudyFacts(
+    return StudyFacts(
         setting=run.setting.facts,
-        ranking=encode_ranking(ranked),
+        ranking=encode_ranking(context.ranked),
         rankings=dict(zip(run.spec.search.criteria[1:], map(encode_ranking, others), strict=True)),
         dense_score=dense.score,
         dense_error=dense.standard_error,
@@ -80,22 +104,12 @@ def make_study(
         relaxed=dict(run.space.relaxed),
         stairs=None if run.stairs is None else run.stairs.to_json(),
         latency=None if run.table is None else run.table.to_json(),
-        statistics=measure_statistics(context, search.sampler),
+        statistics=measure_statistics(context, run.spec.search.sampler),
         warm_starts=starts,
         tolerance=tolerance,
         strengths=tried_strengths(run.spec),
         environment=environment(run.setting.device),
     )
-    with quiet_optuna():
-        study = create_study(
-            storage,
-            str(search.study),
-            config=dataclasses.asdict(run.spec),
-            identity=identify(run),
-            facts=facts,
-            objectives=(SCORE, *run.spec.objectives),
-        )
-    return study, moments
 
 
 def environment(device: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -31,7 +31,17 @@ from autoprune.sparsity._specs import PENALTIES, PenaltySpec
 from autoprune.sparsity._threshold import threshold_plan
 from autoprune.support.rows import find_row
 from autoprune.support.usercode import entry
-from autoprune.training import EpochRecord, FitResult, Schedule, StepHook, Task, fit, measure, recalibrate
+from autoprune.training import (
+    EpochRecord,
+    Evaluation,
+    FitResult,
+    Schedule,
+    StepHook,
+    Task,
+    fit,
+    measure,
+    recalibrate,
+)
 
 SHORT = 0.25
 """Length of the training of each of several strengths, as a share of the whole training."""
@@ -139,10 +149,16 @@ class _Training:
         return Sparsified(trained, strength, result, hook.history)
 
     def tried(
-        self, strength: float, share: float, schedule: Schedule, checkpoint: Path | None
-    ) -> StrengthTrial:
-        """Train under one of several strengths, and score the model that the rule cuts from it."""
-        sparse = self.run(strength, schedule, checkpoint)
+        self, strengths: Iterable[float], share: float, schedule: Schedule, checkpoint: Path | None
+    ) -> Iterator[StrengthTrial]:
+        """Train under each of several strengths, and score the model that the rule cuts from it."""
+        for number, strength in enumerate(strengths, start=1):
+            sparse = self.run(strength, schedule, _numbered(checkpoint, number))
+            cut = self._cut(sparse, share)
+            yield StrengthTrial(strength, sparse.result.score, cut.score, cut.standard_error, sparse.history)
+
+    def _cut(self, sparse: Sparsified, share: float) -> Evaluation:
+        """Score the model that is left of a sparse one after a cut."""
         if self.plan is not None:
             plan = self.plan
         else:
@@ -151,8 +167,7 @@ class _Training:
         small = rebuild(sparse.prunable, plan)
         with seeded(model_seed(self.seed)):
             recalibrate(small, self.data.train, CALIBRATION_BATCHES, self.setting, seed=self.seed)
-            cut = measure(small, self.data.val, self.task, self.setting)
-        return StrengthTrial(strength, sparse.result.score, cut.score, cut.standard_error, sparse.history)
+            return measure(small, self.data.val, self.task, self.setting)
 
 
 @entry(ConfigError, prunable=Prunable, data=VisionData, schedule=Schedule, plan=(Plan, NoneType))
@@ -213,29 +228,16 @@ def sparsify(
     """
     spec = check_penalty(prunable, penalty, options, has_plan=bool(plan))
     strengths = check_strengths(strength)
-    training = _Training(
-        prunable,
-        data,
-        setting,
-        task,
-        penalty,
-        spec,
-        seed,
-        plan,
-        initial_scale,
-        options or {},
-        tuple(hooks),
-    )
+    shared = (prunable, data, setting, task, penalty, spec, seed, plan, initial_scale)
+    training = _Training(*shared, options or {}, tuple(hooks))
     if len(strengths) == 1:
         return training.run(strengths[0], schedule, checkpoint, pth, on_epoch)
-    brief = short or _shortened(schedule)
-    trials: list[StrengthTrial] = []
-    for number, each in enumerate(strengths, start=1):
-        trials.append(training.tried(each, share, brief, _numbered(checkpoint, number)))
+    trials = []
+    for trial in training.tried(strengths, share, short or _shortened(schedule), checkpoint):
+        trials.append(trial)
         if on_trial is not None:
-            on_trial(trials[-1])
-    best = choose(trials)
-    full = training.run(best.strength, schedule, checkpoint, pth, on_epoch)
+            on_trial(trial)
+    full = training.run(choose(trials).strength, schedule, checkpoint, pth, on_epoch)
     return dataclasses.replace(full, trials=tuple(trials))
 
 

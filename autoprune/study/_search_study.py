@@ -9,11 +9,9 @@ Example:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -27,27 +25,22 @@ from autoprune.samplers import ENDED_BEFORE, OUTCOME, PLANNED, QUEUED, fact_key,
 from autoprune.space import Candidate
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
-from autoprune.study._long_values import read_note, write_value
+from autoprune.study._notes import NotedStudy
 from autoprune.study._pareto import best_of, front_of, smallest_of
 from autoprune.study._race import LEASE, RACE, Race, RaceEntry, RaceResult, entry_key, read_entry, read_race
-from autoprune.study._records import (
-    MeasuredLatency,
-    TrialRecord,
-    proposal_fact,
-    read_record,
-)
+from autoprune.study._records import MeasuredLatency, TrialRecord, proposal_fact, read_record
 from autoprune.study._shown_attributes import shown_outcome, shown_proposal
 from autoprune.study._sound_trials import sound_view
 from autoprune.study._storage_errors import storage_errors
 from autoprune.study._trial_attributes import DEATHS, ORIGIN, PROPOSAL, SAMPLER
-from autoprune.support.leases import CLAIM_S, Lease, TakenOverError, is_alive, this_process
+from autoprune.support.leases import Lease, TakenOverError, is_alive, this_process
 
 SCORE = "score"
 
 _MEASURED = "autoprune:measured"
 
 
-class SearchStudy:
+class SearchStudy(NotedStudy):
     """A study in an Optuna storage. Several processes may hold an object of the same study.
 
     Attributes:
@@ -61,10 +54,8 @@ class SearchStudy:
     """
 
     def __init__(self, url: str, study: optuna.Study, header: Header) -> None:
-        self.url = url
-        self.name = study.study_name
+        super().__init__(url, sound_view(study, len(header.objectives)))
         self.objectives: tuple[str, ...] = tuple(header.objectives)
-        self.optuna = sound_view(study, len(self.objectives))
         self.config = header.config
         self.identity = header.identity
         self.facts = header.chosen
@@ -229,8 +220,7 @@ class SearchStudy:
         """Store the result of a race."""
         self.store_note(RACE, result.model_dump(mode="json"))
 
-    @contextlib.contextmanager
-    def racing(self, *, take_over: bool = False) -> Iterator[Lease | None]:
+    def racing(self, *, take_over: bool = False) -> AbstractContextManager[Lease | None]:
         """Claim the race for this process within the block.
 
         Args:
@@ -239,23 +229,7 @@ class SearchStudy:
         Yields:
             None, or the lease of another process that has the race.
         """
-        held = Lease.from_json(self.note(LEASE))
-        alive = is_alive(held)
-        if alive or (alive is None and not take_over):
-            yield held
-            return
-        own = this_process()
-        # The last lease written counts: see `store_note_once`.
-        self.store_note(LEASE, own.to_json())
-        time.sleep(CLAIM_S)
-        found = Lease.from_json(self.note(LEASE))
-        if found is not None and found.claim != own.claim:
-            yield found
-            return
-        try:
-            yield None
-        finally:
-            self.store_note(LEASE, None)
+        return self.claimed(LEASE, take_over=take_over)
 
     def holders(self) -> list[Lease]:
         """Return the leases of processes that run a trial or the race, or may do so on another host."""
@@ -361,10 +335,6 @@ class SearchStudy:
         self.store_fact(trial, DEATHS, deaths)
         return deaths
 
-    def storage_errors(self) -> AbstractContextManager[None]:
-        """Return a context that turns any error of the storage into a StudyError of one line."""
-        return storage_errors(self.url)
-
     def constrain(self, trial: Trial, violations: Mapping[str, float]) -> None:
         """Store by how much a trial exceeds each limit of the budget. A constraint holds if it is <= 0.
 
@@ -404,37 +374,6 @@ class SearchStudy:
         """Return {number: lease} of the trials that have not ended. A trial that waits has the lease None."""
         with storage_errors(self.url):
             return queue.unended_trials(self.optuna)
-
-    def store_note(self, key: str, value: Any) -> None:
-        """Store a JSON value with the study, under a key."""
-        with storage_errors(self.url):
-            write_value(self.optuna, key, json.dumps(value))
-
-    def store_note_once(self, key: str, value: Any) -> Any:
-        """Store a JSON value unless the key has one, and return the value that counts for all processes.
-
-        Looking and writing are two steps. If several processes look before any of them writes, the last
-        write counts, and each process waits for it before it reads the value back. A process that takes
-        longer than this wait between its two steps replaces a value that others use already.
-        """
-        if self.note(key) is None:
-            self.store_note(key, value)
-        time.sleep(CLAIM_S)
-        return self.note(key)
-
-    def note(self, key: str) -> Any:
-        """Return the value that was stored under a key, or None if there is none.
-
-        Raises:
-            StudyError: it is long, and a part of it is damaged.
-        """
-        with storage_errors(self.url):
-            return read_note(self.optuna.user_attrs, key, self.name)
-
-    def noted(self, prefix: str) -> list[str]:
-        """Return the keys of all notes that begin with a prefix."""
-        with storage_errors(self.url):
-            return [key for key in self.optuna.user_attrs if key.startswith(prefix)]
 
     def release(self) -> list[int]:
         """Re-queue the running trials that this object has claimed, and return their numbers.

@@ -105,31 +105,22 @@ def fit(
         TrialError: if the loss is not finite.
         CheckpointError: if the checkpoint is corrupt, belongs to another training, or cannot be written.
     """
-    per_epoch = len(data.train)
-    total = schedule.total_steps(per_epoch)
-    last = total if until is None else min(total, until * per_epoch)
+    total = schedule.total_steps(len(data.train))
+    last = total if until is None else min(total, until * len(data.train))
     if teacher is not None:
         setting.place(teacher).eval()
-    identity = {  # of the weights before a hook begins to change them
-        **_identity(schedule, model, teacher, subnets),
-        **_identity_of_steps(data, setting, task, seed),
-        **{f"hook {number}": hook.identity for number, hook in enumerate(hooks, start=1)},
-    }
+    # Of the weights before a hook begins to change them.
+    identity = _identity(schedule, model, teacher, subnets, hooks)
+    identity |= _identity_of_steps(data, setting, task, seed)
     trainer = Trainer(
         model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets, hooks=hooks
     )
     with seeded(model_seed(seed)):
         records = _restore(trainer, checkpoint, identity)
         while trainer.steps < last:
-            record = _run_epoch(
-                trainer, data, setting, task, seed=seed, steps=min(per_epoch, last - trainer.steps)
-            )
+            record = _run_epoch(trainer, data, setting, task, seed=seed, last=last)
             records.append(record)
-            trainer.best_score = max(trainer.best_score, record.score)
-            if pth is not None:
-                save_pth(pth, record.epoch, trainer.result, trainer.optimizer_state)
-            if checkpoint is not None:
-                _save(trainer, records, checkpoint, identity)
+            _save(trainer, records, checkpoint, pth, identity)
             if on_epoch is not None:
                 on_epoch(record)
     model.zero_grad(set_to_none=True)
@@ -139,7 +130,11 @@ def fit(
 
 
 def _identity(
-    schedule: Schedule, model: nn.Module, teacher: nn.Module | None, subnets: Subnets | None
+    schedule: Schedule,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    subnets: Subnets | None,
+    hooks: Sequence[StepHook],
 ) -> dict[str, str]:
     """Return the facts about the start of a training that must be equal when it is resumed."""
     return {
@@ -147,6 +142,7 @@ def _identity(
         "model": weights_hash(model),
         "teacher": weights_hash(teacher) if teacher is not None else "none",
         **({"subnets": subnets.identity} if subnets is not None else {}),
+        **{f"hook {number}": hook.identity for number, hook in enumerate(hooks, start=1)},
     }
 
 
@@ -174,24 +170,35 @@ def _restore(trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, s
 
 
 def _save(
-    trainer: Trainer, records: Sequence[EpochRecord], checkpoint: Path, identity: Mapping[str, str]
+    trainer: Trainer,
+    records: Sequence[EpochRecord],
+    checkpoint: Path | None,
+    pth: Path | None,
+    identity: Mapping[str, str],
 ) -> None:
+    """Write the files of a training that are wanted, after an epoch."""
+    if pth is not None:
+        save_pth(pth, records[-1].epoch, trainer.result, trainer.optimizer_state)
+    if checkpoint is None:
+        return
     kept = [dataclasses.asdict(each) for each in records]
     state = {"trainer": trainer.state(), "records": kept, "random": to_storable(random_states())}
     save_state(checkpoint, identity, state)
 
 
 def _run_epoch(
-    trainer: Trainer, data: VisionData, setting: Setting, task: Task, *, seed: int, steps: int
+    trainer: Trainer, data: VisionData, setting: Setting, task: Task, *, seed: int, last: int
 ) -> EpochRecord:
+    """Train an epoch, or up to the step `last`, and evaluate the model."""
     started = time.perf_counter()
     learning_rate = trainer.learning_rate
     epoch = trainer.steps // len(data.train)
     try:
-        loss = trainer.run(data.train.batches(seed, epoch), steps)
+        loss = trainer.run(data.train.batches(seed, epoch), min(len(data.train), last - trainer.steps))
         found = measure(trainer.result, data.val, task, setting)
     except TrialError as error:
         raise TrialError(f"epoch {epoch + 1}: {error}") from error
+    trainer.best_score = max(trainer.best_score, found.score)
     seconds = time.perf_counter() - started
     return EpochRecord(
         epoch + 1, trainer.steps, loss, found.score, learning_rate, seconds, found.standard_error

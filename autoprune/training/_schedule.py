@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.config.settings import FinetuneSettings, ScheduleSettings
 from autoprune.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The length and the hyperparameters of a training.
+    """The length and the hyperparameters of a training, by default those of the settings.
 
     Args:
         epochs: length in epochs. Give either `epochs` or `steps`.
@@ -45,17 +46,17 @@ class Schedule:
 
     epochs: int | None = None
     steps: int | None = None
-    learning_rate: float = 0.1
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    rate_by_score: tuple[tuple[float, float], ...] = ()
-    label_smoothing: float = 0.0
-    ema: float = 0.0
-    distill_weight: float = 0.5
-    temperature: float = 4.0
+    learning_rate: float = ScheduleSettings.learning_rate
+    optimizer: str = ScheduleSettings.optimizer
+    momentum: float = ScheduleSettings.momentum
+    weight_decay: float = ScheduleSettings.weight_decay
+    schedule: str = ScheduleSettings.schedule
+    warmup: float = ScheduleSettings.warmup
+    rate_by_score: tuple[tuple[float, float], ...] = ScheduleSettings.rate_by_score
+    label_smoothing: float = ScheduleSettings.label_smoothing
+    ema: float = ScheduleSettings.ema
+    distill_weight: float = FinetuneSettings.distill_weight
+    temperature: float = FinetuneSettings.temperature
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

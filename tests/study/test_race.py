@@ -10,7 +10,7 @@ import pytest
 from autoprune.errors import StudyError
 from autoprune.study import RaceEntry, RaceResult, Samples, SearchStudy, StageRecord
 from autoprune.study._long_values import PART_CHARS
-from autoprune.study._race import RACE, entry_key
+from autoprune.study._race import LEASE, RACE, entry_key
 from tests.engines.toy import new_study
 
 
@@ -50,3 +50,14 @@ def test_damaged_notes_are_refused_with_their_key(study: SearchStudy) -> None:
     study.store_note(entry_key(3), {"settings": 3})
     with pytest.raises(StudyError, match=r"^toy: autoprune:race:3 is damaged: settings: got 3"):
         study.race_entry(3)
+
+
+def test_an_interrupted_claim_leaves_no_lease(study: SearchStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        assert study.note(LEASE) is not None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoprune.study._notes.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt), study.racing():
+        pass
+    assert study.note(LEASE) is None

@@ -139,7 +139,7 @@ def test_a_note_that_is_kept_once_is_the_same_for_all(url: str, monkeypatch: pyt
         """The other looked before mine was written, and writes after."""
         other.store_note("raced", "other's")
 
-    monkeypatch.setattr("autoprune.study._search_study.time.sleep", write_late)
+    monkeypatch.setattr("autoprune.study._notes.time.sleep", write_late)
     assert mine.store_note_once("raced", "mine") == "other's"
 
 
