@@ -34,6 +34,7 @@ from autoprune.run import (
     Report,
     SearchResult,
     SmokeResult,
+    StudyStatus,
     TrainResult,
 )
 from autoprune.study import Race
@@ -253,6 +254,76 @@ class SummaryPart(Part):
     agreements: list[AgreementPart]
     importances: dict[str, Number]
     least_score: Number
+
+
+class WorkerPart(Part):
+    """A process that works on a study.
+
+    Attributes:
+        host: name of its machine.
+        pid: its number there.
+        phase: what it does, such as "trials" or "race".
+        is_alive: whether it lives, or null if it is on another host and cannot be seen.
+        trials: {number of a trial that it runs: seconds since it began}.
+    """
+
+    host: str
+    pid: int
+    phase: str
+    is_alive: bool | None
+    trials: dict[int, Number]
+
+
+class RacerPart(Part):
+    """An entrant of a race that runs."""
+
+    trial: int
+    origin: str
+    epochs: int
+    score: Number
+    failure: str | None
+
+
+class RunningRacePart(Part):
+    """A race that runs: its entrants that are trained so far, and the epochs after which stages end."""
+
+    entrants: list[RacerPart]
+    expected: int
+    ends: list[int]
+    left_s: Number
+
+
+class WatchDocument(Document):
+    """The result of `watch --once`.
+
+    Attributes:
+        summary: the study.
+        storage: URL of its storage.
+        trials: number of trials that are planned.
+        done: number of trials that have ended.
+        reached: {rung: number of trials with a score on it}.
+        per_hour: trials an hour at the pace of the last ones.
+        left_s: seconds until the last trial ends at this pace.
+        heard_s: seconds since a trial last began or ended.
+        workers: the processes that work on the study, and those of trials that were killed.
+        race: the race while it runs.
+        is_finished: whether nothing is left to do.
+        resume: the command that goes on if these processes are gone, or "" if nothing is left to do.
+    """
+
+    document: Literal["watch"] = "watch"
+    summary: SummaryPart
+    storage: str
+    trials: int
+    done: int
+    reached: dict[str, int]
+    per_hour: Number
+    left_s: Number
+    heard_s: Number
+    workers: list[WorkerPart]
+    race: RunningRacePart | None
+    is_finished: bool
+    resume: str
 
 
 class TrainDocument(Document):
@@ -703,6 +774,7 @@ DOCUMENTS: Mapping[type, tuple[type[Document], str]] = {
     TrainResult: (TrainDocument, ""),
     SearchResult: (SearchDocument, ""),
     SmokeResult: (SmokeDocument, ""),
+    StudyStatus: (WatchDocument, ""),
     Picked: (BestDocument, ""),
     Proposal: (InitDocument, ""),
     BudgetCurve: (BudgetsDocument, ""),

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoprune.cli._arguments import IfExists, OptionalConfig, Overrides, OwnConfig, Storage, StudyName, Trust
+from autoprune.cli._output import output as output_options
 from autoprune.cli._output import screen, show
 from autoprune.cli._results import show_budget_curve, show_flows, show_report, show_search
 from autoprune.cli._resumable import resumable, same_command
+from autoprune.cli._signals import ended_by
 from autoprune.cost import budget_keys
 from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:
     from autoprune.run import RunSpec
+_SHORTEST_INTERVAL = 0.5
+_LONGEST_INTERVAL = 3600
 
 
 def search(
@@ -121,6 +125,32 @@ def resume(
             watch=watch,
         )
     show_search(result)
+
+
+def watch(
+    study: StudyName,
+    storage: Storage = None,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+) -> None:
+    """Follow a search that runs in another process or on another machine. It changes nothing there."""
+    from autoprune import run
+    from autoprune.cli._watch import show_statuses, status_advice, status_view
+
+    if not _SHORTEST_INTERVAL <= interval <= _LONGEST_INTERVAL:
+        raise ConfigError(
+            f"--interval: got {interval:g}, expected {_SHORTEST_INTERVAL:g} to {_LONGEST_INTERVAL} seconds."
+        )
+    if output_options.json and not once:
+        raise ConfigError("--json: watch prints one document; add --once.")
+    statuses = run.follow(study, run.find_storage(study, storage), interval=interval)
+    if once:
+        status = next(statuses)
+        return show(status, lambda: [status_view(status)], lambda: status_advice(status))
+    try:
+        show_statuses(statuses)
+    except KeyboardInterrupt as interrupt:
+        raise typer.Exit(ended_by(interrupt)[1]) from None
 
 
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from autoprune.cli._console import MISTAKE, console
 from autoprune.cli._init import init
 from autoprune.cli._model_commands import bench, export, inspect, methods, prune, train
 from autoprune.cli._output import output, with_output_options, write_json
-from autoprune.cli._study_commands import best, finetune, report, resume, search
+from autoprune.cli._study_commands import best, finetune, report, resume, search, watch
 from autoprune.errors import ConfigError, shown_value
 
 app = typer.Typer(
@@ -102,7 +102,7 @@ def guide(
 
 
 for command in (
-    *(init, search, resume, best, finetune, prune, methods),
+    *(init, search, resume, watch, best, finetune, prune, methods),
     *(train, inspect, export, bench, report, guide),
 ):
     app.command()(with_output_options(command))

@@ -47,7 +47,7 @@ def group_importances(study: SearchStudy) -> dict[str, float]:
 
     Returns:
         The importances, or {} if the study has several objectives or a tolerance, so that budgets differ, or
-        too few complete trials.
+        too few complete trials, or scores that hardly differ.
 
     Reference:
         Hutter et al., "An efficient approach for assessing hyperparameter importance", ICML 2014 (fANOVA).
@@ -61,5 +61,8 @@ def group_importances(study: SearchStudy) -> dict[str, float]:
     )
     with warnings.catch_warnings(), study.storage_errors():
         warnings.simplefilter("ignore")  # that a method is experimental, or that all scores are equal
-        found = get_param_importances(study.optuna, evaluator=evaluator)
+        try:
+            found = get_param_importances(study.optuna, evaluator=evaluator)
+        except RuntimeError:  # the scores are so alike that the trees of fANOVA have no variance
+            return {}
     return {name: float(value) for name, value in found.items() if name != SHARE}

@@ -39,6 +39,7 @@ from autoprune.run._sensitivity_curves import sensitivity_curves
 from autoprune.run._session import Session
 from autoprune.run._smoke import SmokeResult, smoke
 from autoprune.run._spec import RunSpec
+from autoprune.run._status import Entrant, RaceStatus, StudyStatus, Worker, follow, status_of
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
 from autoprune.run._stored_run import earlier_settings
 from autoprune.run._tables import (
@@ -69,6 +70,7 @@ __all__ = [
     "CostRange",
     "Counted",
     "Dense",
+    "Entrant",
     "EpochDone",
     "Event",
     "FinetuneResult",
@@ -79,16 +81,19 @@ __all__ = [
     "Int8Report",
     "Picked",
     "Proposal",
+    "RaceStatus",
     "Report",
     "RunSpec",
     "SearchResult",
     "Session",
     "SmokeResult",
     "Stage",
+    "StudyStatus",
     "TrainResult",
     "TrialDone",
     "Watcher",
     "Wishes",
+    "Worker",
     "bench",
     "bench_notes",
     "bench_table",
@@ -110,6 +115,7 @@ __all__ = [
     "find_storage",
     "finetune",
     "flow_table",
+    "follow",
     "group_table",
     "holds_flows",
     "inspect",
@@ -132,6 +138,7 @@ __all__ = [
     "settle",
     "silent",
     "smoke",
+    "status_of",
     "stored_setting",
     "stored_spec",
     "study_exists",

@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoprune.engines import MakeScorer, TrialRunner, run_search
@@ -27,7 +28,7 @@ from autoprune.run._search_result import SearchResult
 from autoprune.run._stored_config import stored_ranking, threads_of
 from autoprune.run._supernet_training import prepare_supernet
 from autoprune.run._warm_starts import enqueue_missing, moving_budget
-from autoprune.study import SearchStudy
+from autoprune.study import SearchStudy, at_work
 from autoprune.support.events import Stage, Watcher
 
 
@@ -42,6 +43,19 @@ def run_trials(
         moments: the moments of the dense model, if they are measured already.
         take_over: also run the trials again that other hosts hold.
     """
+    with at_work(study) as enter:
+        return _run_trials(run, study, moments, enter, take_over=take_over)
+
+
+def _run_trials(
+    run: Run,
+    study: SearchStudy,
+    moments: StudyMoments | None,
+    enter: Callable[[str], None],
+    *,
+    take_over: bool,
+) -> SearchResult:
+    """Run the remaining trials, and `enter` each phase when it begins."""
     search = run.spec.search
     runner = TrialRunner(
         study,
@@ -69,6 +83,7 @@ def run_trials(
     note_study(study, run.watch)
     with quiet_optuna(), threads_of(search.engine, run.setting):
         makers = _Makers.of(run, study, moments)
+        enter("trials")
         run_search(
             search.engine,
             runner,
@@ -81,9 +96,12 @@ def run_trials(
         tried = "the one distinct plan is" if plans == 1 else f"all {plans} distinct plans are"
         run.watch(Stage(f"{tried} tried: the search ends before {search.trials} trials"))
     report_unended(study, run.watch)
+    enter("finalists")
     measure_finalists(run, study)
+    enter("race")
     with quiet_optuna():
         run_race(run, study, makers.trainer(), take_over=take_over)
+    enter("report")
     summary = summarise(study, with_importances=True)
     step = next_step(study, summary)
     store_savings(run, study, summary)

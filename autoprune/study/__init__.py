@@ -15,6 +15,7 @@ from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
 from autoprune.study._opening import create_study, delete_study, open_study, study_state
+from autoprune.study._processes import ENDED, Process, at_work, processes
 from autoprune.study._race import (
     Race,
     RaceEntry,
@@ -37,9 +38,11 @@ from autoprune.study._trial_attributes import SAMPLER
 from autoprune.support.leases import TakenOverError
 
 __all__ = [
+    "ENDED",
     "SAMPLER",
     "SCORE",
     "MeasuredLatency",
+    "Process",
     "Race",
     "RaceEntry",
     "RaceResult",
@@ -55,6 +58,7 @@ __all__ = [
     "TriedRate",
     "WarmStart",
     "WarmStarts",
+    "at_work",
     "create_study",
     "damaged",
     "delete_study",
@@ -64,6 +68,7 @@ __all__ = [
     "keep_file",
     "names_in_file",
     "open_study",
+    "processes",
     "race_key",
     "require_url",
     "save_note",

@@ -25,16 +25,20 @@ from autoprune.run import (
     BenchRow,
     ComparedFlow,
     CostRange,
+    Entrant,
     FinetuneResult,
     FlowComparison,
     FlowResult,
     Inspection,
     Picked,
     Proposal,
+    RaceStatus,
     Report,
     SearchResult,
     SmokeResult,
+    StudyStatus,
     TrainResult,
+    Worker,
 )
 from autoprune.space import Budget
 from autoprune.study import MeasuredLatency, Race, RaceEntry, RaceResult, StageRecord
@@ -65,6 +69,21 @@ TUNED = FinetuneResult("s", Path("best"), 0, COST, COST, **SCORES, epochs=(Epoch
 RESULTS: list[Any] = [
     TrainResult(Path("dense.safetensors"), math.inf),
     SearchResult("s", "sqlite:///s.db", Path("runs"), RACED, "Next: x", Path("report.html")),
+    StudyStatus(
+        SUMMARY,
+        "sqlite:///s.db",
+        9,
+        2,
+        {"calibrate": 2},
+        math.inf,
+        None,
+        1.0,
+        (Worker("box", 4711, "race", None, {3: 1.5}),),
+        (),
+        RaceStatus((Entrant(0, "sampler", 2, 0.9, None),), 3, (1, 2), None),
+        is_finished=False,
+        resume="autoprune resume s",
+    ),
     Picked(SUMMARY, RECORD, "autoprune finetune s"),
     BudgetCurve("s", "flops", "macs", (BudgetPoint("30%", 0.1, {"macs": 5}, {"a": 1}),), {"macs": 9}),
     TUNED,
@@ -152,7 +171,7 @@ def test_values_are_those_of_the_result() -> None:
     tuned = json.loads(document(TUNED))
     assert tuned["cost"] == {"macs": 500, "params": 50, "latency_ms": 1.5}
     assert (tuned["test_score"], tuned["dense_test_score"]) == (None, None)
-    assert json.loads(document(RESULTS[9]))["curves"][0]["values"] == [None, 0.0]
-    bench = json.loads(document(RESULTS[11]))["rows"]
+    assert json.loads(document(RESULTS[10]))["curves"][0]["values"] == [None, 0.0]
+    bench = json.loads(document(RESULTS[12]))["rows"]
     assert [row["ratio"] for row in bench] == [None, 0.5]
-    assert json.loads(document(RESULTS[8]))["limits"] == {"macs": 500}
+    assert json.loads(document(RESULTS[9]))["limits"] == {"macs": 500}

@@ -26,6 +26,7 @@ to standard error. A mistake still ends in one line there and exit code 2, and p
 
 ```sh
 autoprune best digits --flops 40% --json | jq .trial.score
+autoprune watch digits --once --json
 ```
 
 - Every document has the keys `document` (its name below), `version` and `sentences`, the lines that the verb

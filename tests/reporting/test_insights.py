@@ -50,3 +50,14 @@ def test_the_keep_ratio_that_decides_the_score_matters_most(tmp_path: Path) -> N
     found = importances(2 * FEWEST_TRIALS)
     assert sum(found.values()) == pytest.approx(1.0)
     assert next(iter(found)) == space.variables[-1].name
+
+
+def always_the_same(widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+    yield RungScore(0, "calibrate", 0.5, 0.0)
+
+
+def test_equal_scores_have_no_importances(tmp_path: Path) -> None:
+    study, space = new_study(f"journal:///{tmp_path}/study.log"), toy_space()
+    runner = TrialRunner(study, space, sampler="random", pruner="none", trials=FEWEST_TRIALS, seed=0)
+    run_search("serial", runner, lambda: always_the_same)
+    assert group_importances(study) == {}

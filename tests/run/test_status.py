@@ -1,0 +1,152 @@
+"""The state of a search that runs, races, was killed, or has ended, as another process sees it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoprune.errors import StudyError
+from autoprune.run import Event, Stage, StudyStatus, TrialDone, follow, status_of
+from autoprune.samplers import fact_key
+from autoprune.study import open_study
+from autoprune.study._processes import PROCESS
+from autoprune.support.leases import Lease
+from tests.run.test_race import resume, search, storage_in
+
+DEAD = Lease(socket.gethostname(), 999_999_999, "boot:1")
+ELSEWHERE = Lease("elsewhere", 7, "boot:1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study that has no race yet."""
+    found = tmp_path_factory.mktemp("status")
+    search(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> dict[str, list[StudyStatus]]:
+    """What a watcher sees after each trial and each step of the race of a search that is resumed."""
+    found: dict[str, list[StudyStatus]] = {"trials": [], "race": []}
+
+    def look(event: Event) -> None:
+        kind = "trials" if isinstance(event, TrialDone) else "race"
+        is_step = isinstance(event, Stage) and event.text.startswith("race: trial")
+        if kind == "trials" or is_step:
+            found[kind].append(status_of(open_study(storage_in(folder), "own")))
+
+    resume(folder, "search.trials=11", watch=look)
+    return found
+
+
+def copied(folder: Path, tmp_path: Path) -> str:
+    """Return the storage of a copy of the study, which a test may change."""
+    log = Path(storage_in(folder).removeprefix("journal:///"))
+    (tmp_path / "study.log").write_bytes(log.read_bytes())
+    return f"journal:///{tmp_path}/study.log"
+
+
+def test_a_running_search_shows_its_trials_its_pace_and_this_process(
+    seen: dict[str, list[StudyStatus]],
+) -> None:
+    status = seen["trials"][0]
+    assert (status.done, status.trials, status.is_finished, status.race) == (10, 11, False, None)
+    (worker,) = status.workers
+    assert (worker.host, worker.pid, worker.phase, worker.is_alive) == (
+        socket.gethostname(),
+        os.getpid(),
+        "trials",
+        True,
+    )
+    assert status.per_hour is not None
+    assert status.left_s == pytest.approx(3600 / status.per_hour)
+    assert status.reached["calibrate"] >= status.reached["1 step"] > 0
+    assert status.heard_s is not None
+    assert status.summary.best is not None
+
+
+def test_a_race_shows_its_entrants_and_the_time_left(seen: dict[str, list[StudyStatus]]) -> None:
+    first, last = seen["race"][0].race, seen["race"][-1].race
+    assert first is not None
+    assert last is not None
+    assert len(first.entrants) == 1
+    assert len(last.entrants) == last.expected > 1
+    assert last.entrants[0].epochs == last.ends[-1]
+    assert first.left_s is not None
+    assert last.left_s is not None
+    assert last.left_s < first.left_s
+    assert {worker.phase for worker in seen["race"][-1].workers} == {"race"}
+
+
+def test_watching_writes_nothing_and_ends_with_the_search(
+    folder: Path, seen: dict[str, list[StudyStatus]]
+) -> None:
+    before = Path(storage_in(folder).removeprefix("journal:///")).read_bytes()
+    (status,) = follow("own", storage_in(folder), sleep=lambda seconds: pytest.fail("it had ended"))
+    assert (status.is_finished, status.workers, status.resume, status.race) == (True, (), "", None)
+    assert Path(storage_in(folder).removeprefix("journal:///")).read_bytes() == before
+    assert seen
+
+
+def test_a_killed_search_has_a_dead_worker_and_the_command_that_resumes_it(
+    folder: Path, seen: dict[str, list[StudyStatus]], tmp_path: Path
+) -> None:
+    url = copied(folder, tmp_path)
+    study = open_study(url, "own")
+    for key in study.noted(PROCESS):
+        study.store_note(key, None)
+    study.store_note(f"{PROCESS}dead", {**DEAD.to_json(), "phase": "trials", "since": 0.0})
+    assert study.ask(12) is not None
+    trial = study.optuna.get_trials()[11]
+    study.optuna._storage.set_trial_system_attr(trial._trial_id, fact_key("lease"), DEAD.to_json())
+    status = status_of(open_study(url, "own"))
+    assert [(worker.is_alive, list(worker.trials)) for worker in status.workers] == [(False, [11])]
+    assert (status.at_work, status.is_finished) == ((), False)
+    assert status.resume == f"autoprune resume own --storage {url}"
+    study.store_note(f"{PROCESS}dead", {**ELSEWHERE.to_json(), "phase": "trials", "since": 0.0})
+    status = status_of(open_study(url, "own"))
+    assert {worker.is_alive for worker in status.workers} == {False, None}
+    assert status.resume.endswith(" --take-over")
+
+
+def test_a_study_of_an_earlier_version_ends_without_notes(
+    folder: Path, seen: dict[str, list[StudyStatus]], tmp_path: Path
+) -> None:
+    url = copied(folder, tmp_path)
+    study = open_study(url, "own")
+    for key in study.noted(PROCESS):
+        study.store_note(key, None)
+    assert status_of(study).is_finished
+    study.store_note("autoprune:race", None)
+    assert not status_of(study).is_finished
+
+
+def test_a_storage_that_is_busy_is_read_again_and_one_that_is_gone_ends_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = copied(folder, tmp_path)
+    study = open_study(url, "own")
+    for key in study.noted(PROCESS):
+        study.store_note(key, None)
+    study.enqueue({}, "l1")  # something is left to do
+    from autoprune.run import _status
+
+    answers: list[Any] = [StudyError("database is locked"), None, *[StudyError("gone")] * 3]
+
+    def read(opened: Any) -> Any:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return status_of(opened)
+
+    monkeypatch.setattr(_status, "status_of", read)
+    statuses: Iterator[StudyStatus] = follow("own", url, sleep=lambda seconds: None)
+    assert next(statuses).done > 0
+    with pytest.raises(StudyError, match="gone"):
+        next(statuses)
