@@ -251,9 +251,11 @@ def _failed(summary: StudySummary, frozen: Sequence[FrozenTrial]) -> tuple[Trial
 
 def _is_done(study: SearchStudy, spec: RunSpec, summary: StudySummary, left: int) -> bool:
     """Return whether a search that no process works on has ended, rather than been stopped or killed."""
+    if study.unended():
+        return False
     if any(process.phase == ENDED for process in processes(study)):
         return True
-    if left or study.unended():
+    if left:
         return False
     whole = [record for record in summary.records if record.is_whole]
     races = spec.has_race and len(whole) > 1 and len(entrants_of(study, spec.race.entrants)) > 1

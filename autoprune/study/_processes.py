@@ -69,7 +69,10 @@ def at_work(study: SearchStudy) -> Iterator[Callable[[str], None]]:
         with contextlib.suppress(Exception):
             study.store_note(_key(own), None)
         raise
-    enter(ENDED)
+    if study.unended():  # another process goes on, and may be killed
+        study.store_note(_key(own), None)
+    else:
+        enter(ENDED)
 
 
 def processes(study: SearchStudy) -> list[Process]:

@@ -27,6 +27,12 @@ def test_a_process_is_noted_with_its_phase_until_it_ends(study: SearchStudy) -> 
     assert process.phase == ENDED
 
 
+def test_a_process_that_leaves_trials_to_others_has_not_ended_the_search(study: SearchStudy) -> None:
+    with at_work(study):
+        assert open_study(study.url, "toy").ask(1) is not None
+    assert processes(study) == []
+
+
 def test_a_process_that_was_interrupted_leaves_no_note(study: SearchStudy) -> None:
     with pytest.raises(KeyboardInterrupt), at_work(study):
         raise KeyboardInterrupt
