@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from autoprune.errors import StudyError
 from autoprune.study._search_study import SearchStudy
 from autoprune.support.leases import Lease, is_alive, this_process
 
@@ -53,24 +54,27 @@ def at_work(study: SearchStudy) -> Iterator[Callable[[str], None]]:
     Yields:
         A function that notes the phase which begins now.
     """
-    for known in processes(study):
-        if known.phase == ENDED or known.is_alive is False:
-            study.store_note(_key(known.lease), None)
     own = this_process()
 
-    def enter(phase: str) -> None:
-        study.store_note(_key(own), {**own.to_json(), "phase": phase, "since": time.time()})
+    def store(lease: Lease, values: Any) -> None:
+        # Only watchers read these notes, so a storage that cannot be written must not stop a search here.
+        with contextlib.suppress(StudyError):
+            study.store_note(_key(lease), values)
 
+    def enter(phase: str) -> None:
+        store(own, {**own.to_json(), "phase": phase, "since": time.time()})
+
+    for known in processes(study):
+        if known.phase == ENDED or known.is_alive is False:
+            store(known.lease, None)
     enter("preparation")
     try:
         yield enter
     except BaseException:
-        # The storage may be the reason why the block failed.
-        with contextlib.suppress(Exception):
-            study.store_note(_key(own), None)
+        store(own, None)
         raise
     if study.unended():  # another process goes on, and may be killed
-        study.store_note(_key(own), None)
+        store(own, None)
     else:
         enter(ENDED)
 
