@@ -30,6 +30,7 @@ from autoprune.run import (
     FlowComparison,
     FlowResult,
     Inspection,
+    Int8Report,
     Picked,
     Proposal,
     RaceStatus,
@@ -65,6 +66,7 @@ SCORES: dict[str, Any] = {
 STAGE = StageEntry(
     number=1, stage="select", seconds=1.0, score=None, base=None, small=None, cut=None, cost={}, facts={}
 )
+TIME = Measurement(1.0, (0.9, 1.1), 1.2, 9, 1.0, True)
 TUNED = FinetuneResult("s", Path("best"), 0, COST, COST, **SCORES, epochs=(Epoch(0.5, 0.9),))
 RESULTS: list[Any] = [
     TrainResult(Path("dense.safetensors"), math.inf),
@@ -120,7 +122,7 @@ RESULTS: list[Any] = [
     ExportReport(Path("m.onnx"), "onnx", 1e-7),
     Bench(
         tuple(
-            BenchRow(Path(name), "PyTorch", Measurement(1.0, (0.9, 1.1), 1.2, 9, 1.0, True), ratio)
+            BenchRow(Path(name), "PyTorch", TIME, ratio)
             for name, ratio in (("a.pt2", None), ("b.pt2", Ratio(0.5, (0.4, 0.6), True)))
         ),
         1,
@@ -130,6 +132,24 @@ RESULTS: list[Any] = [
     tuple(presets().values()),
     Proposal("[model]\n", ("Data: 3",), "1 trial takes about 1 s"),
     SmokeResult(12.0, 2, 256, "onnx"),
+    Int8Report(
+        path=Path("int8.onnx"),
+        float_path=None,
+        metric="accuracy",
+        score=0.9,
+        float_score=0.91,
+        interval=(-0.02, 0.0),
+        val_images=10,
+        size_bytes=1,
+        float_size_bytes=4,
+        time=TIME,
+        float_time=TIME,
+        ratio=Ratio(0.5, (0.4, 0.6), True),
+        calibration="minmax",
+        images=10,
+        reduce_range=False,
+        tolerance=0.01,
+    ),
 ]
 
 
