@@ -27,6 +27,7 @@ TOPICS = (
     "data",
     "engines",
     "latency",
+    "deploy",
     "methods",
     "repair",
     "report",
