@@ -21,6 +21,7 @@ ARROWS = {
     "cost": "graph",
     "rebuilding": "graph",
     "progress": "config",
+    "trackers": "support",
     "tracing": "cost rebuilding",
     "nn": "tracing",
     "execution": "support",
@@ -40,7 +41,7 @@ ARROWS = {
     "engines": "study",
     "reporting": "study latency",
     "flow": "tracing score sparsity masks reporting",
-    "run": "flow engines zoo progress",
+    "run": "flow engines zoo progress trackers",
     "guide": "errors",
     "cli": "run guide",
 }

@@ -24,6 +24,7 @@ from autoprune.run._train import trained_path
 from autoprune.samplers import check_sampler
 from autoprune.study import file_of, is_in_memory, study_command, study_state
 from autoprune.support.rows import quoted
+from autoprune.trackers import check_trackers
 
 
 def check_names(spec: RunSpec, *, measured: bool = False) -> None:
@@ -37,6 +38,7 @@ def check_names(spec: RunSpec, *, measured: bool = False) -> None:
         ConfigError: a setting cannot be used. The message names the first one, and the nearest known name.
     """
     check_search(spec)
+    check_trackers(spec.report.trackers)
     _ = spec.device, spec.named_setting, spec.loss_and_metric, spec.prepare
     check_amounts(spec.budget, required=not spec.moved_costs)
     _ = spec.rungs

@@ -22,6 +22,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.samplers import SAMPLERS
 from autoprune.sparsity import PENALTIES
 from autoprune.support.rows import Row, find_row
+from autoprune.trackers import KEY, TRACKERS
 from autoprune.zoo import MODELS
 
 OPEN_TABLES: Mapping[str, Mapping[str, Row]] = {
@@ -30,6 +31,7 @@ OPEN_TABLES: Mapping[str, Mapping[str, Row]] = {
     "search.engine": ENGINES,
     "search.criterion": CRITERIA,
     "search.warm_starts": WARM_STARTS,
+    KEY: TRACKERS,
 }
 """{key: its rows} of the keys of a search that also accept a user's own row, as "package.module:function"."""
 

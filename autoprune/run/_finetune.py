@@ -40,6 +40,7 @@ from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import objects_of, threads_of
 from autoprune.run._stored_run import StoredRun, open_run
+from autoprune.run._tracking import curve_of, tracking
 from autoprune.run._trust import require_own_path, signed_architecture, store_consent
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Stage, Watcher
@@ -115,13 +116,27 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     check_writable(spec.folder, "output.folder")
     store_consent(study, spec, stored.consent)
     identity = _identity(record, spec)
-    known = find_result(study, name, identity)
-    if known is not None:
+    with tracking(study, spec, watch, curve=curve_of(record.number)) as tracked:
+        known = find_result(study, name, identity)
+        if known is None:
+            run = resolve_stored(study, stored.running, given, tracked)
+            return _train_and_save(run, stored, record, as_raced, folder, identity)
         watch(Stage(f"trial {record.number} is finetuned already; the test part is not read again"))
         if not (known.folder / CARD).exists():  # an earlier version made it, or this command was stopped here
             _complete_known(known, stored, given, watch)
         return known
-    run = resolve_stored(study, stored.running, given, watch)
+
+
+def _train_and_save(
+    run: Run,
+    stored: StoredRun,
+    record: TrialRecord,
+    as_raced: RunSpec,
+    folder: Path,
+    identity: dict[str, Any],
+) -> FinetuneResult:
+    """Train a trial, test it, and save it in a folder with all files that belong to it."""
+    study, spec, watch = stored.study, stored.spec, run.watch
     cut = cut_trial(run, study, record)
     is_trained = race_has_trained(study, record, as_raced)
     watch(Stage(_announcement(record, cut, spec, is_trained=is_trained)))

@@ -47,6 +47,7 @@ CHANGEABLE = (
     "race.learning_rates",
     "output.folder",
     "output.formats",
+    "report.trackers",
 )
 """Keys that may change during a search, in addition to [finetune]. Other keys would change its results."""
 

@@ -7,7 +7,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoprune.engines import MakeScorer, TrialRunner, run_search
 from autoprune.errors import shown_url
@@ -27,6 +27,7 @@ from autoprune.run._scoring import ScoreParts, ScorerFactory, identify_parts, ma
 from autoprune.run._search_result import SearchResult
 from autoprune.run._stored_config import stored_ranking, threads_of
 from autoprune.run._supernet_training import prepare_supernet
+from autoprune.run._tracking import tracking
 from autoprune.run._warm_starts import enqueue_missing, moving_budget
 from autoprune.study import SearchStudy, at_work
 from autoprune.support.events import Stage, Watcher
@@ -43,8 +44,8 @@ def run_trials(
         moments: the moments of the dense model, if they are measured already.
         take_over: also run the trials again that other hosts hold.
     """
-    with at_work(study) as enter:
-        return _run_trials(run, study, moments, enter, take_over=take_over)
+    with at_work(study) as enter, tracking(study, run.spec, run.watch) as watch:
+        return _run_trials(replace(run, watch=watch), study, moments, enter, take_over=take_over)
 
 
 def _run_trials(

@@ -27,7 +27,7 @@ from autoprune.config.settings._trainings import (
     SupernetSettings,
     TrainSettings,
 )
-from autoprune.config.settings._values import MOST, MOST_SECONDS, Amount, Text
+from autoprune.config.settings._values import MOST, MOST_SECONDS, Amount, Names, Text
 
 __all__ = [
     "MOST",
@@ -45,6 +45,7 @@ __all__ = [
     "OutputSettings",
     "RaceSettings",
     "RepairSettings",
+    "ReportSettings",
     "RunConfig",
     "ScheduleSettings",
     "ScoreSettings",
@@ -71,6 +72,17 @@ class OutputSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    """How a search and a finetune are logged while they run.
+
+    Attributes:
+        trackers: where trials, training curves, results and reports are logged.
+    """
+
+    trackers: Names = ()
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """All settings of one run. The study stores them as `dataclasses.asdict` gives them."""
 
@@ -90,3 +102,4 @@ class RunConfig:
     mask: MaskSettings = field(default_factory=MaskSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
