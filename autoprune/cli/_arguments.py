@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
+from autoprune.cli._completion import VARIABLE, complete_config, complete_override, complete_study
 from autoprune.errors import ConfigError
 
-_CONFIG = typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
+_CONFIG = typer.Argument(
+    metavar="CONFIG",
+    help="A TOML file, or the name of an embedded config: digits.",
+    autocompletion=complete_config,
+)
 ConfigSource = Annotated[str, _CONFIG]
 OptionalConfig = Annotated[str | None, _CONFIG]
 StudyName = Annotated[
-    str, typer.Argument(metavar="STUDY", help="The study's name, as the search printed it.")
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="The study's name, as the search printed it.",
+        autocompletion=complete_study,
+    ),
 ]
 
 
 def _require_once(overrides: list[str] | None) -> list[str] | None:
     """Refuse a key that is set twice on one command line, because one of the values would be ignored."""
+    if VARIABLE in os.environ:  # a shell completes the next word, and the check takes too long for that
+        return overrides
     from autoprune.config import parse_override
 
     seen = set()
@@ -35,6 +48,7 @@ Overrides = Annotated[
         "--set",
         metavar="KEY=VALUE",
         callback=_require_once,
+        autocompletion=complete_override,
         help="Override section.key of the config. May be repeated.",
     ),
 ]
@@ -49,5 +63,10 @@ IfExists = Annotated[
 ]
 OwnConfig = Annotated[
     str | None,
-    typer.Option("--config", metavar="CONFIG", help="A config of your own. Its code is trusted."),
+    typer.Option(
+        "--config",
+        metavar="CONFIG",
+        help="A config of your own. Its code is trusted.",
+        autocompletion=complete_config,
+    ),
 ]

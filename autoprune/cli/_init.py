@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoprune.cli._completion import complete_data, complete_model, complete_profile
 from autoprune.cli._console import console
 from autoprune.cli._output import print_notes, screen, show
 from autoprune.errors import AutopruneError, ConfigError
@@ -29,12 +30,20 @@ def init(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="NAME|MODULE:FUNCTION", help="Of the zoo, torchvision, timm, or yours."
+            "--model",
+            metavar="NAME|MODULE:FUNCTION",
+            help="Of the zoo, torchvision, timm, or yours.",
+            autocompletion=complete_model,
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="NAME|FOLDER|MODULE:FUNCTION", help="A data set, a folder, or yours."),
+        typer.Option(
+            "--data",
+            metavar="NAME|FOLDER|MODULE:FUNCTION",
+            help="A data set, a folder, or yours.",
+            autocompletion=complete_data,
+        ),
     ] = None,
     budget: Annotated[
         list[str] | None,
@@ -51,7 +60,10 @@ def init(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     profile: Annotated[
-        str | None, typer.Option("--profile", metavar="NAME", help="smoke, balanced or thorough.")
+        str | None,
+        typer.Option(
+            "--profile", metavar="NAME", help="smoke, balanced or thorough.", autocompletion=complete_profile
+        ),
     ] = None,
     saw_validation: Annotated[
         bool, typer.Option("--saw-validation", help="Accept scores on images of the weights' training.")

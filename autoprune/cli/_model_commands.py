@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from autoprune.cli._arguments import ConfigSource, IfExists, Overrides, OwnConfig, Storage, Trust
+from autoprune.cli._completion import complete_format, complete_method, complete_study
 from autoprune.cli._output import screen, show
 from autoprune.cli._results import show_curves
 from autoprune.cli._resumable import resumable, same_command
@@ -32,7 +33,13 @@ def train(config: ConfigSource, overrides: Overrides = None, if_exists: IfExists
 def prune(
     config: ConfigSource,
     method: Annotated[
-        str | None, typer.Option("--method", metavar="NAME", help="A preset. `autoprune methods` lists them.")
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="A preset. `autoprune methods` lists them.",
+            autocompletion=complete_method,
+        ),
     ] = None,
     overrides: Overrides = None,
     if_exists: IfExists = "resume",
@@ -109,9 +116,12 @@ def export(
         typer.Argument(
             metavar="STUDY|FOLDER",
             help="A study that is finetuned or was scored without training, or the folder of a saved model.",
+            autocompletion=complete_study,
         ),
     ],
-    format_name: Annotated[str, typer.Option("--format", help="onnx, pt2 or safetensors.")] = "onnx",
+    format_name: Annotated[
+        str, typer.Option("--format", help="onnx, pt2 or safetensors.", autocompletion=complete_format)
+    ] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
     storage: Storage = None,
     dense: Annotated[

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoprune.cli._arguments import IfExists, OptionalConfig, Overrides, OwnConfig, Storage, StudyName, Trust
+from autoprune.cli._completion import complete_profile, complete_study
 from autoprune.cli._output import output as output_options
 from autoprune.cli._output import screen, show
 from autoprune.cli._results import show_budget_curve, show_flows, show_report, show_search
@@ -33,7 +34,12 @@ def search(
     overrides: Overrides = None,
     from_study: Annotated[
         str | None,
-        typer.Option("--from", metavar="STUDY", help="A study whose settings and measurements are reused."),
+        typer.Option(
+            "--from",
+            metavar="STUDY",
+            help="A study whose settings and measurements are reused.",
+            autocompletion=complete_study,
+        ),
     ] = None,
     storage: Annotated[
         str | None, typer.Option("--storage", metavar="URL", help="The storage of --from.")
@@ -42,7 +48,12 @@ def search(
     trust: Trust = False,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", metavar="NAME", help="thorough, balanced, or smoke: a short trial run."),
+        typer.Option(
+            "--profile",
+            metavar="NAME",
+            help="thorough, balanced, or smoke: a short trial run.",
+            autocompletion=complete_profile,
+        ),
     ] = None,
 ) -> None:
     """Search smaller versions of a model under a budget."""
@@ -251,7 +262,11 @@ def finetune(
 def report(
     study: Annotated[
         str,
-        typer.Argument(metavar="STUDY|FOLDER", help="A study, or a folder with flows of `prune` to compare."),
+        typer.Argument(
+            metavar="STUDY|FOLDER",
+            help="A study, or a folder with flows of `prune` to compare.",
+            autocompletion=complete_study,
+        ),
     ],
     storage: Storage = None,
     output: Annotated[

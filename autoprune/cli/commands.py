@@ -8,6 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
+from autoprune.cli._completion import complete_topic, completing
 from autoprune.cli._console import MISTAKE, console
 from autoprune.cli._init import init
 from autoprune.cli._model_commands import bench, export, inspect, methods, prune, train
@@ -16,7 +17,6 @@ from autoprune.cli._study_commands import best, finetune, report, resume, search
 from autoprune.errors import ConfigError, shown_value
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,7 +41,8 @@ def run_command() -> int:
     for word in typed:
         _require_text(word)
     try:
-        code = app(args=None if typed else ["--help"], prog_name="autoprune", standalone_mode=False)
+        with completing():
+            code = app(args=None if typed else ["--help"], prog_name="autoprune", standalone_mode=False)
     except _UsageError as error:
         verb = error.ctx.command_path if error.ctx is not None else "autoprune"
         text = " ".join(error.format_message().split()).rstrip(".?")
@@ -81,7 +82,10 @@ def options(
 
 def guide(
     topic: Annotated[
-        str | None, typer.Argument(metavar="TOPIC", help="A page. By default the pages are listed.")
+        str | None,
+        typer.Argument(
+            metavar="TOPIC", help="A page. By default the pages are listed.", autocompletion=complete_topic
+        ),
     ] = None,
 ) -> None:
     """Print a page of the guide, or list its pages."""

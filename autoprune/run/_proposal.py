@@ -25,10 +25,10 @@ from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataE
 from autoprune.execution import Setting
 from autoprune.graph import Prunable
 from autoprune.graph.labels import OUTPUT
-from autoprune.progress import GIVEN_WATCH, Watch, watching
+from autoprune.progress import GIVEN_WATCH, Watch, time_text, watching
 from autoprune.run._commented_config import write_commented
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
-from autoprune.run._expected_time import Pace, time_text
+from autoprune.run._expected_time import Pace
 from autoprune.run._input_faults import suspect
 from autoprune.run._paths import RUNS, file_name_of, settle
 from autoprune.run._problem import build_unlimited_problem, check_unmeasured_limits, trace_dense
