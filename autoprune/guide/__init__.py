@@ -31,6 +31,7 @@ TOPICS = (
     "methods",
     "repair",
     "report",
+    "trackers",
     "json",
     "proof",
     "config",
