@@ -120,7 +120,10 @@ def export(
         ),
     ],
     format_name: Annotated[
-        str, typer.Option("--format", help="onnx, pt2 or safetensors.", autocompletion=complete_format)
+        str,
+        typer.Option(
+            "--format", help="onnx, pt2, safetensors, or folder for all.", autocompletion=complete_format
+        ),
     ] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
     storage: Storage = None,

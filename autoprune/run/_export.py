@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.config.rungs import scores_the_export
 from autoprune.errors import ExportError, unknown
 from autoprune.exporting import (
+    CARD,
     EXPORTERS,
     FOLDER,
+    INT8,
+    ONNX,
+    PAGE,
     RECIPE,
     WEIGHTS,
     ExportReport,
@@ -31,12 +36,15 @@ from autoprune.exporting import (
 from autoprune.exporting import export as export_model
 from autoprune.graph.attached import target_of
 from autoprune.graph.capture import inputs_of_part
+from autoprune.reporting import summarise
+from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._dashboard import keep_files
 from autoprune.run._dense import given_dense, load_dense
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, saved_trials
 from autoprune.run._identity import require_weights
 from autoprune.run._next_step import note_export
+from autoprune.run._page import write_page
 from autoprune.run._paths import find_storage, protected_files, require_unprotected
 from autoprune.run._retraining import race_has_trained
 from autoprune.run._saved_model import load_saved, noted_architecture
@@ -45,8 +53,12 @@ from autoprune.run._spec import ConfigSource
 from autoprune.run._stored_config import stored_spec
 from autoprune.run._trust import Consent, consent_of, require_own_path, trusted
 from autoprune.study import SearchStudy, open_study, study_command
+from autoprune.support.atomic import saving
 from autoprune.support.events import silent
 from autoprune.support.usercode import entry
+
+ARTEFACT = "folder"
+"""Name of the format that is a folder with weights, recipe, ONNX file, report and model card."""
 
 
 @entry()
@@ -70,9 +82,10 @@ def export_saved(
 
     Args:
         target: the name of a study, or a folder that `save_pruned` wrote.
-        format_name: "onnx", "pt2", "safetensors" (a folder with weights and recipe), or an exporter of your
-            own as "package.module:function".
-        output: the file, or the folder for safetensors. By default it lies next to the saved model.
+        format_name: "onnx", "pt2", "safetensors" (a folder with weights and recipe), "folder" (the same with
+            an ONNX file, the report and a model card), or an exporter of your own as
+            "package.module:function".
+        output: the file or the folder. By default it lies next to the saved model.
         storage: URL of the study's storage, if it is not in runs/.
         dense: export the dense model of the study instead of the finetuned one, as "onnx" or "pt2". By
             default it is written into the study's output folder.
@@ -91,13 +104,14 @@ def export_saved(
         StudyError: the study names code or paths that are not trusted.
         ConfigError: the model or the data that the study's config names cannot be loaded.
     """
-    formats = (*EXPORTERS, FOLDER)
+    formats = (*EXPORTERS, FOLDER, ARTEFACT)
     if format_name not in formats and ":" not in format_name:
         raise ExportError(unknown("--format", format_name, formats))
-    if format_name != FOLDER:
+    is_folder = format_name in (FOLDER, ARTEFACT)
+    if not is_folder:
         find_exporter(format_name, "--format")
-    if opset is not None and format_name == FOLDER:
-        raise ExportError(f'opset: got {opset}, but the format "{FOLDER}" has none; use the format "onnx".')
+    if opset is not None and is_folder:
+        raise ExportError(f'opset: got {opset}, but a "{format_name}" has none; use the format "onnx".')
     session = session or Session()
     consent = consent_of(trust, session.config if config is None else config)
     if dense:
@@ -112,6 +126,10 @@ def export_saved(
     report = _export_folder_of(
         folder, format_name, output, kept, trust=consent.trust, model=session.model, opset=opset
     )
+    if format_name == ARTEFACT:
+        _complete(report.path, folder, study, trust=consent.trust, model=session.model)
+    elif output is None and (folder / CARD).exists():  # it lists the files
+        complete_artefact(folder)
     if study is not None:
         note_export(study, folder, report.path)
         keep_files(study, silent)
@@ -129,18 +147,40 @@ def _export_folder_of(
     opset: int | None,
 ) -> ExportReport:
     own = (WEIGHTS, RECIPE)
-    if format_name == FOLDER:
+    if format_name in (FOLDER, ARTEFACT):
         where = Path(output) if output is not None else folder
-        for name in own:
+        for name in own if format_name == FOLDER else (*own, ONNX, CARD, PAGE, INT8):
             require_unprotected(where / name, "--output", kept)
-        return _export_folder(folder, where, trust=trust, model=model)
+        return _export_folder(folder, where, format_name, trust=trust, model=model)
     path = Path(output) if output is not None else folder / f"model{find_exporter(format_name).suffix}"
     require_unprotected(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
     small = load_saved(folder, trust=trust, model=model)
-    # A model of a caller's own, or one that was traced in a part, knows the inputs of its trace.
-    knows = model is not None or target_of(small) or not noted_architecture(folder).input_shape
-    example = None if knows else torch.zeros(1, *noted_architecture(folder).input_shape)
+    example = _example(small, folder, model)
     return export_model(small, path, format=format_name, example_inputs=example, opset=opset)
+
+
+def _example(small: nn.Module, folder: Path, model: nn.Module | None) -> Tensor | None:
+    """Return example inputs, or None if the model knows the inputs of its trace.
+
+    A model of a caller's own knows them, and so does one that was traced in a part.
+    """
+    knows = model is not None or target_of(small) or not noted_architecture(folder).input_shape
+    return None if knows else torch.zeros(1, *noted_architecture(folder).input_shape)
+
+
+def _complete(
+    where: Path, folder: Path, study: SearchStudy | None, *, trust: bool, model: nn.Module | None
+) -> None:
+    """Add the ONNX file, the report and the card to the weights that were copied from another folder."""
+    small = load_saved(where, trust=trust, model=model)
+    export_beside(where, small, ("onnx",), _example(small, where, model))
+    if study is not None:
+        write_page(study, summarise(study, with_importances=True), where / PAGE)
+    for name in (PAGE, INT8):
+        if (folder / name).is_file() and not (where / name).exists():
+            with saving(where / name, "copy of the file", ExportError) as partial:
+                shutil.copyfile(folder / name, partial)
+    complete_artefact(where)
 
 
 def _export_dense(
@@ -152,8 +192,9 @@ def _export_dense(
     session: Session,
     opset: int | None,
 ) -> ExportReport:
-    if format_name == FOLDER or Path(study).is_dir():
-        what = f"--format {FOLDER}" if format_name == FOLDER else f"{study} is a folder"
+    is_folder = format_name in (FOLDER, ARTEFACT)
+    if is_folder or Path(study).is_dir():
+        what = f"--format {format_name}" if is_folder else f"{study} is a folder"
         raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
     opened = open_study(find_storage(study, storage), study)
     spec = stored_spec(opened)
@@ -225,10 +266,14 @@ def _export_advice(study: SearchStudy, folder: Path) -> str:
     return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."
 
 
-def _export_folder(folder: Path, output: Path, *, trust: bool, model: nn.Module | None) -> ExportReport:
+def _export_folder(
+    folder: Path, output: Path, format_name: str, *, trust: bool, model: nn.Module | None
+) -> ExportReport:
     """Write weights and recipe to a folder, load them from it, and compare every tensor with the original."""
     recipe, small = read_recipe(folder), load_saved(folder, trust=trust, model=model)
     if output.resolve() != folder.resolve():
+        if format_name == ARTEFACT:
+            begin_artefact(output)
         save_pruned(small, recipe.plan, output, extra=recipe.extra)
     loaded, saved = load_saved(output, trust=trust, model=model).state_dict(), small.state_dict()
     differences = [
@@ -236,4 +281,4 @@ def _export_folder(folder: Path, output: Path, *, trust: bool, model: nn.Module 
         for name, leaf in saved.items()
         if leaf.numel()
     ]
-    return ExportReport(output, FOLDER, max(differences, default=0.0))
+    return ExportReport(output, format_name, max(differences, default=0.0))

@@ -308,8 +308,8 @@ def test_files_that_are_missing_damaged_or_too_new(tmp_path: Path) -> None:
     def with_recipe(**changes: object) -> None:
         recipe.write_text(json.dumps({**values, **changes}))
 
-    with_recipe(version=3)
-    with pytest.raises(CheckpointError, match=r"recipe.json: got format version 3, expected at most 2"):
+    with_recipe(version=4)
+    with pytest.raises(CheckpointError, match=r"recipe.json: got format version 4, expected at most 3"):
         load_pruned(tmp_path, Net)
     with_recipe(format="other")
     with pytest.raises(CheckpointError, match=r"recipe.json: not a recipe of a pruned model"):

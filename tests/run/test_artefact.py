@@ -233,6 +233,23 @@ def test_mistakes_of_an_int8_export_are_one_line(tuned: FinetuneResult, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_whole_folder_is_written_elsewhere(
+    tuned: FinetuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = tmp_path / "published"
+    where.mkdir()
+    (where / ONNX).write_text("of an earlier model")
+    report = autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned))
+    assert (report.path, report.format, report.max_difference) == (where, "folder", 0.0)
+    assert {file.name for file in where.iterdir()} - {INT8} == FILES
+    assert (where / WEIGHTS).read_bytes() == (tuned.folder / WEIGHTS).read_bytes()
+    monkeypatch.chdir(where)
+    for code in snippets(Path(CARD).read_text("utf-8")):
+        exec(compile(code, CARD, "exec"), {})
+    with pytest.raises(ExportError, match=r'opset: got 17, but a "folder" has none'):
+        autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned), opset=17)
+
+
 class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
