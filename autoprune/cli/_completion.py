@@ -123,7 +123,7 @@ def complete_data(incomplete: str) -> list[str]:
 
 
 def complete_format(incomplete: str) -> list[str]:
-    return _starting(incomplete, ["onnx", "pt2", "safetensors"])
+    return _starting(incomplete, ["onnx", "pt2", "safetensors", "folder"])
 
 
 def complete_topic(incomplete: str) -> list[str]:
