@@ -18,7 +18,7 @@ from autoprune import tracing
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import named_tensors, normalise_inputs
 
-_ROOMS = ("torch.nn.modules", "autoprune.zoo")
+_ROOMS = ("torch.nn.modules", "autoprune.zoo", "tests.flow.nets")
 _PARTS = ("_parameters", "_buffers", "_modules", "training")
 _KEPT: dict[Hashable, Prunable] = {}
 

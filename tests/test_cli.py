@@ -333,18 +333,23 @@ def proposals(folder: Path, study: str) -> list[TrialRecord]:
     return open_study(f"sqlite:///{folder}/runs/{study}.db", study).records()
 
 
-def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(workplace: Path, whole: str) -> None:
+@pytest.mark.parametrize("twice", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(
+    workplace: Path, whole: str, twice: bool
+) -> None:
     """kill -9 in mid-search, SIGTERM in mid-resume, then to the end; trial by trial the same as without."""
-    killed = sets("search.study=killed", *WHOLE)
+    name = "twice" if twice else "killed"
+    killed = sets(f"search.study={name}", *WHOLE)
     send_at("rung of trial 2", signal.SIGKILL, "search", "digits", *killed, cwd=workplace)
-    printed = send_at("TrialDone(number=3,", signal.SIGTERM, "resume", "killed", cwd=workplace)
-    assert "Terminated; finished work is kept. Resume with: autoprune resume killed" in printed
-    assert "running" not in [record.state for record in proposals(workplace, "killed")]
-    code, out, err = run_here("resume", "killed", cwd=workplace)
+    if twice:
+        printed = send_at("TrialDone(number=3,", signal.SIGTERM, "resume", name, cwd=workplace)
+        assert f"Terminated; finished work is kept. Resume with: autoprune resume {name}" in printed
+        assert "running" not in [record.state for record in proposals(workplace, name)]
+    code, out, err = run_here("resume", name, cwd=workplace)
     assert code == 0, err
     assert "trial   0" not in out
     assert "Best: trial" in out
-    one, other = proposals(workplace, "killed"), proposals(workplace, "whole")
+    one, other = proposals(workplace, name), proposals(workplace, "whole")
     assert len(one) == len(other) == TRIALS
     for first, second in zip(one, other, strict=True):
         assert (first.ratios, first.widths, first.seed) == (second.ratios, second.widths, second.seed)

@@ -111,7 +111,7 @@ def quick_cases() -> list[Case]:
         and (case.verb == "train" or (case.verb == "inspect" and case.kind != "amounts"))
         and "timed.toml" not in case.arguments
     ]
-    return cases[:: len(cases) // 8]
+    return cases[:: len(cases) // 5]
 
 
 def test_some_cases_of_each_class_have_no_fault(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         "criterion": ["l1", "random", "fpgm"],
         "warm_starts": ["uniform"],
     },
-    "score": {"rungs": ["calibrate"]},
+    "score": {"rungs": ["calibrate"], "calibration_batches": 2},
     "race": {"entrants": 1},
     "finetune": {"epochs": 0},
 }

@@ -244,6 +244,7 @@ def test_an_export_saves_the_trained_winner_first(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     overrides = ["search.trials=2", "search.sampler=random", "search.warm_starts=[]", "score=calibrate"]
     overrides += ["search.setting=float32 contiguous", "train.epochs=1", "finetune.epochs=1"]
+    overrides += ["data.batch_size=256"]
     result = autoprune.search(config=load_config("digits", overrides))
     assert result.summary.race is not None
     exported = run.export_saved("digits", "safetensors")
