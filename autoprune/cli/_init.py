@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from autoprune.cli._output import print_notes, screen, show
 from autoprune.errors import AutopruneError, ConfigError
 
 if TYPE_CHECKING:
-    pass
+    from autoprune.run import Wishes
 
 DEFAULT = Path("autoprune.toml")
 _EXISTS = "{}: exists already; name another file, or give --force to overwrite it."
@@ -58,7 +59,9 @@ def init(
     image_size: Annotated[
         int | None, typer.Option("--image-size", metavar="N", help="Pixels a side, for a folder.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto (the default), cpu, cuda or cuda:N.")
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -76,44 +79,67 @@ def init(
 
     if path.exists() and not force:
         raise ConfigError(_EXISTS.format(path))
-    missing = [
-        f"--{name}" for name, value in (("model", model), ("data", data), ("budget", budget)) if not value
-    ]
-    if missing and not sys.stdin.isatty():
-        raise ConfigError(f"init: missing {' and '.join(missing)}; give them, or run init in a terminal.")
-    try:
-        if missing:
-            if model is None:
-                model = _ask("Model (a name, or module:function)", run.read_model)
-                if checkpoint is None and weights is None:
-                    checkpoint = (
-                        typer.prompt("File of its trained weights (empty for none)", "", show_default=False)
-                        or None
-                    )
-            data = data or _ask("Data (a name, a folder, or module:function)", run.read_data)
-            budget = budget or [_ask("Budget", lambda text: run.read_budget((text,)), "flops 50%")]
-            profile = profile or _ask("Length (balanced or thorough)", _known_profile, "balanced")
-    except typer.Abort:
-        print_notes(["", "Stopped: nothing is written."])
-        raise typer.Exit(130) from None
-    wishes = run.Wishes(
-        str(model),
-        str(data),
-        tuple(budget or ()),
-        checkpoint,
-        weights,
-        image_size,
-        device,
-        profile or "balanced",
-        saw_validation,
+    given = run.Wishes(
+        model=model or "",
+        data=data or "",
+        budget=tuple(budget or ()),
+        checkpoint=checkpoint,
+        weights=weights,
+        image_size=image_size,
+        device=device or "auto",
+        profile=profile or "balanced",
+        saw_validation=saw_validation,
     )
+    wishes = _ask_for_missing(given, device=device, profile=profile)
     with screen() as watch:
         found = run.propose(wishes, watch=watch)
     _write(path, found.text, force=force)
+    notes = [*found.notes, found.expected, *([_smoke(path)] if smoke else [])]
     following = shlex.join(["autoprune", "search", str(path)])
-    show(found, notes=lambda: [*found.notes, found.expected, f"Wrote {path}. Next: {following}"])
-    if smoke:
-        _run_smoke(path)
+    show(found, notes=lambda: [*notes, f"Wrote {path}. Next: {following}"])
+
+
+def _ask_for_missing(given: Wishes, *, device: str | None, profile: str | None) -> Wishes:
+    """Ask for all that is not given, if the model, the data or the budget is missing.
+
+    Raises:
+        ConfigError: one of these is missing, and there is no terminal.
+    """
+    missing = [f"--{name}" for name in ("model", "data", "budget") if not getattr(given, name)]
+    if not missing:
+        return given
+    if not sys.stdin.isatty():
+        raise ConfigError(f"init: missing {' and '.join(missing)}; give them, or run init in a terminal.")
+    try:
+        return _asked(given, device, profile)
+    except typer.Abort:
+        print_notes(["", "Stopped: nothing is written."])
+        raise typer.Exit(130) from None
+
+
+def _asked(given: Wishes, device: str | None, profile: str | None) -> Wishes:
+    from autoprune import run
+    from autoprune.config import find_profile
+    from autoprune.execution import resolve_device
+
+    model, checkpoint, budget = given.model, given.checkpoint, given.budget
+    if not model:
+        model = _ask("Model (a name, or module:function)", run.read_model)
+        if checkpoint is None and given.weights is None:
+            question = "File of its trained weights (empty for none)"
+            checkpoint = typer.prompt(question, "", show_default=False) or None
+    data = given.data or _ask("Data (a name, a folder, or module:function)", run.read_data)
+    if not budget:
+        budget = (_ask("Budget", lambda text: run.read_budget((text,)), "flops 50%"),)
+    return replace(
+        given,
+        model=model,
+        checkpoint=checkpoint,
+        data=data,
+        budget=budget,
+        device=device or _ask("Device (auto, cpu, cuda)", resolve_device, "auto"),
+        profile=profile or _ask("Length (balanced, thorough)", find_profile, "balanced"),
+    )
 
 
 def _ask(question: str, read: Callable[[str], object], default: str | None = None) -> str:
@@ -128,27 +154,20 @@ def _ask(question: str, read: Callable[[str], object], default: str | None = Non
             return answer
 
 
-def _known_profile(name: str) -> object:
-    from autoprune.config import find_profile
-
-    return find_profile(name, "--profile")
-
-
 def _write(path: Path, text: str, *, force: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise ConfigError(
-            f"{path}: exists already; name another file, or give --force to overwrite it."
-        ) from None
+        raise ConfigError(_EXISTS.format(path)) from None
 
 
-def _run_smoke(path: Path) -> None:
+def _smoke(path: Path) -> str:
+    """Run the trial run of a config, and return what it says."""
     from autoprune import run
     from autoprune.config import load_config
 
     with screen() as watch:
-        result = run.smoke(load_config(str(path), profile="smoke"), watch=watch)
-    print_notes([result.sentence])
+        watch(run.Stage(f"wrote {path}; trying it on a few images"))
+        return run.smoke(load_config(str(path), profile="smoke"), watch=watch).sentence

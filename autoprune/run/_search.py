@@ -14,6 +14,7 @@ from types import NoneType
 
 from torch import nn
 
+from autoprune.config import find_profile
 from autoprune.data import Prepare, UserLoaders, VisionData
 from autoprune.errors import ConfigError
 from autoprune.progress import GIVEN_WATCH, Watch, watching
@@ -144,6 +145,8 @@ def _search(
         replaced = found
     check_engine_runs(spec)
     report_unused(spec, watch)
+    if spec.search.profile is not None and find_profile(spec.search.profile).is_trial_run:
+        watch(Stage(f'search.profile = "{spec.search.profile}": a trial run, whose figures mean nothing'))
     storage, spec = str(spec.search.storage), spec.without_password()
     earlier = None if stored is None else stored.study
     run, choice = resolve(

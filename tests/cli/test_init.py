@@ -110,6 +110,8 @@ def test_answers_in_a_terminal_are_asked_again_until_they_are_right(place: Path)
         "digits",
         "flps 50%",
         "params 40%",
+        "tpu",
+        "cpu",
         "",
     )
     code, out, err = answer(*typed, cwd=place)
@@ -121,6 +123,8 @@ def test_answers_in_a_terminal_are_asked_again_until_they_are_right(place: Path)
     values = tomllib.loads((place / "autoprune.toml").read_text("utf-8"))
     assert values["model"]["name"] == "digits_resnet"
     assert values["budget"] == {"params": "40%"}
+    assert values["search"]["device"] == "cpu"
+    assert "tpu" in out
     assert values["train"] == {"when_missing": True}
     assert "The model is trained first: no trained weights were named." in out
 

@@ -95,6 +95,7 @@ def test_it_is_trained_once_and_then_searched(seven: str) -> None:
     assert all(torch.equal(stored[name], each) for name, each in load_file(trained.checkpoint).items())
 
 
+@pytest.mark.slow
 def test_a_search_can_train_it_first_and_its_finetune_can_train_it_as_well(seven: str) -> None:
     """Both studies are of other weights than each other: those of the last layer belong to the identity."""
     model = {"factory": TINY, "checkpoint": seven}

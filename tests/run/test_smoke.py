@@ -49,6 +49,7 @@ def test_it_runs_to_the_export_and_keeps_nothing(tmp_path: Path) -> None:
     assert code == 0, err
     assert "training the dense model: 1 epochs" in out
     assert "race of 2 trials" in out
+    assert 'search.profile = "smoke": a trial run, whose figures mean nothing' in out
     *_, sentence, following = out.splitlines()
     assert "Its figures mean nothing: it tried 2 sub-models on about 256 images of each part" in sentence
     assert following == "Next: autoprune search run.toml --set search.sampler=random"
