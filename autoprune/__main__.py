@@ -1,8 +1,8 @@
-"""Makes `python -m autoprune` the same as the command `autoprune`.
+"""Makes `python -m autoprune` the same as the command `autoprune`, as torchrun needs it.
 
-Before: the interpreter; after: `cli`.
-
+Example:
     python -m autoprune search digits
+    torchrun --nproc-per-node=2 -m autoprune finetune digits-25
 """
 
 from __future__ import annotations

@@ -83,6 +83,14 @@ class OutputError(AutopruneError):
     """Output cannot be written, because a disk is full or the terminal is closed."""
 
 
+class ProcessError(AutopruneError):
+    """One of several processes that train a model together failed."""
+
+
+class LostProcessError(ProcessError):
+    """Another process that trains the same model is gone."""
+
+
 class TrialError(AutopruneError):
     """One candidate failed, for example because it diverged. The search goes on."""
 

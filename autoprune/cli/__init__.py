@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from autoprune.cli._signals import caught_signals
-from autoprune.errors import AutopruneError, is_out_of_memory, reason_of
+from autoprune.errors import AutopruneError, LostProcessError, ProcessError, is_out_of_memory, reason_of
 
 __all__ = [
     "AutopruneError",
@@ -45,7 +45,8 @@ def _run() -> int:
 
         return run_command()
     except AutopruneError as error:
-        end_with(str(error) or type(error).__name__)
+        is_own = isinstance(error, ProcessError) and not isinstance(error, LostProcessError)
+        end_with(str(error) or type(error).__name__, of_all=is_own)
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         end_with(f"{place}{reason_of(error)}.")

@@ -13,12 +13,14 @@ import sys
 from typing import NoReturn
 
 from autoprune.errors import OutputError, one_line
+from autoprune.support.launch import launched
 from autoprune.support.printing import PrintableConsole
 
 MISTAKE = 2
 """Exit code of an error that the user, or an administrator of the machine, can fix."""
 
-console = PrintableConsole()
+console = PrintableConsole(quiet=not launched().leads)
+"""Of several processes that run one command together, the first one prints."""
 
 
 def prepare_streams() -> None:
@@ -28,10 +30,16 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def end_with(message: str) -> NoReturn:
-    """Print a message as one line on standard error, and exit with the code MISTAKE."""
+def end_with(message: str, *, of_all: bool = False) -> NoReturn:
+    """Print a message as one line on standard error, and exit with the code MISTAKE.
+
+    Args:
+        message: the message.
+        of_all: whether each of several processes that run one command prints it, rather than the first alone.
+    """
+    quiet = not (of_all or launched().leads)
     with contextlib.suppress(OutputError):
-        PrintableConsole(stderr=True, soft_wrap=True, no_color=console.no_color).print(
+        PrintableConsole(stderr=True, soft_wrap=True, no_color=console.no_color, quiet=quiet).print(
             f"autoprune: {one_line(message)}", style="red", highlight=False
         )
     sys.exit(MISTAKE)

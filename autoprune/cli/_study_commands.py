@@ -22,6 +22,7 @@ from autoprune.cli._resumable import resumable, same_command
 from autoprune.cli._signals import ended_by
 from autoprune.cost import budget_keys
 from autoprune.errors import ConfigError
+from autoprune.support.launch import launched
 
 if TYPE_CHECKING:
     from autoprune.run import RunSpec
@@ -241,17 +242,19 @@ def finetune(
     from autoprune import run
     from autoprune.run import export_command, pruned_table
 
-    url = run.find_storage(study, storage)
     with resumable(same_command), screen() as watch:
         result = run.finetune(
             study,
-            url,
+            storage,
             trial=trial,
             overrides=overrides or (),
             trust=trust,
             config=config,
             watch=watch,
         )
+    if not launched().leads:
+        return  # the first process prints
+    url = run.find_storage(study, storage)
     show(
         result,
         lambda: [pruned_table(result)],

@@ -34,8 +34,10 @@ from autoprune.data._randomness import (
     random_states,
     restore_random_states,
     seeded,
+    stream_seed,
     to_storable,
 )
+from autoprune.data._shares import share_of
 from autoprune.data._sources import SOURCES
 from autoprune.data._user import UserLoaders, load_user, wrap_loaders
 from autoprune.data._vision import LoadOptions, Preprocessing, VisionData
@@ -71,7 +73,9 @@ __all__ = [
     "random_states",
     "restore_random_states",
     "seeded",
+    "share_of",
     "spread_samples",
+    "stream_seed",
     "to_storable",
     "wrap_loaders",
 ]

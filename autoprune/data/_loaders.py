@@ -99,6 +99,7 @@ class DeviceLoader:
         self._batch_size = min(batch_size, len(images))
         self._shuffle = shuffle
         self._augment = augment or Augment()
+        self._share: Callable[[int], slice] = slice
         self._scale = (1 / (255 * std)).to(device, torch.float32)
         self._shift = (-mean / std).to(device, torch.float32)
 
@@ -112,6 +113,12 @@ class DeviceLoader:
         plain = copy.copy(self)
         plain._augment = Augment()
         return plain
+
+    def shared(self, share: Callable[[int], slice]) -> DeviceLoader:
+        """Return a loader of the samples that `share` chooses of each batch, given their number."""
+        part = copy.copy(self)
+        part._share = share
+        return part
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -140,7 +147,9 @@ class DeviceLoader:
             flips = torch.rand(self.samples, generator=generator) < 0.5
         order, shifts, flips = order.to(device), shifts.to(device), flips.to(device)
         for start in range(0, len(self) * self._batch_size, self._batch_size):
-            part = slice(start, start + self._batch_size)
+            count = min(self._batch_size, self.samples - start)
+            own = self._share(count)
+            part = slice(start + (own.start or 0), start + own.stop)
             index = order[part]
             images = self._images[index]
             if pad or self._augment.flip:
@@ -180,13 +189,20 @@ class StreamLoader:
     ) -> None:
         if batches == 0 or samples == 0:
             raise DataError("data: a part without samples; give it more data.")
-        self._source = source
+        self.source = source
+        self._reader = source
         self._batches = batches
         self._samples = samples
         self._device = torch.device(device)
         self._where = where
         self._is_bounded = is_bounded
         self._prepare = prepare
+
+    def reading(self, reader: Iterable[Any]) -> StreamLoader:
+        """Return a loader that seeds the generators of the same source, and reads batches from `reader`."""
+        other = copy.copy(self)
+        other._reader = reader
+        return other
 
     @property
     def samples(self) -> int:
@@ -237,12 +253,12 @@ class StreamLoader:
 
     def _start(self, seed: int, epoch: int) -> Iterator[Any]:
         """Seed all generators of the source and start an epoch."""
-        for generator in _generators(self._source):
+        for generator in _generators(self.source):
             generator.manual_seed(stream_seed(seed, epoch))
-        set_epoch = getattr(getattr(self._source, "sampler", None), "set_epoch", None)
+        set_epoch = getattr(getattr(self.source, "sampler", None), "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)
-        return iter(self._source)
+        return iter(self._reader)
 
     def _move(self, batch: Any) -> Batch:
         source = "a loader yielded"

@@ -8,12 +8,16 @@ Example:
 from __future__ import annotations
 
 from autoprune.execution._faults import faults_of, fit_to_machine, require_sound
+from autoprune.execution._group import ALONE, Group, joined
 from autoprune.execution._setting import Setting, resolve_device
 
 __all__ = [
+    "ALONE",
+    "Group",
     "Setting",
     "faults_of",
     "fit_to_machine",
+    "joined",
     "require_sound",
     "resolve_device",
 ]

@@ -90,5 +90,5 @@ def _trained(run: Run, small: nn.Module, record: TrialRecord) -> tuple[float, tu
         calibrate(small, dense.data, batches, setting, seed=record.seed or 0)
         return evaluate(small, dense.data.val, dense.task, setting), ()
     state = training_state(run.spec, record.candidate)
-    result = retrain(small, dense, run.spec, setting, state=state, watch=run.watch)
+    result = retrain(small, dense, run.spec, setting, state=state, watch=run.watch, group=run.group)
     return result.score, result.records

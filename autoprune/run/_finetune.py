@@ -22,6 +22,7 @@ from torch import nn
 
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import AutopruneError, StudyError
+from autoprune.execution import Group
 from autoprune.exporting import CARD, RECIPE, WEIGHTS, CardFacts, save_pruned
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
@@ -40,6 +41,7 @@ from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import objects_of, threads_of
 from autoprune.run._stored_run import StoredRun, open_run
+from autoprune.run._together import announce, together
 from autoprune.run._tracking import curve_of, tracking
 from autoprune.run._trust import require_own_path, signed_architecture, store_consent
 from autoprune.study import SearchStudy, TrialRecord
@@ -64,6 +66,9 @@ def finetune(
     """Retrain the best trial of a study fully, evaluate it once on the test part, and save it.
 
     The winner of a race is trained already, so it is only evaluated and saved.
+
+    Under torchrun every process calls this function, with the same arguments. They train together, process 0
+    alone writes, and all return its result.
 
     With finetune.epochs = 0 nothing is trained. The candidate is saved as it was scored before the first
     finetune: repaired if a rung repairs, and recalibrated under the trial's seed.
@@ -90,14 +95,23 @@ def finetune(
         TrialError: the training diverged.
     """
     name, url, session = of_study(study, storage, Session(model, data, config))
-    opened = open_run(name, url, overrides, trust=trust, config=session.config)
-    with watching(watch) as show, opened as stored:
-        given = given_dense(session.model, session.data, stored.running)
-        result = _finetune(stored, trial, given, show)
-    return dataclasses.replace(result, session=dataclasses.replace(session, config=objects_of(stored.spec)))
+    objects = session.config
+
+    def lead(group: Group) -> FinetuneResult:
+        nonlocal objects
+        opened = open_run(name, url, overrides, trust=trust, config=session.config)
+        with watching(watch) as show, opened as stored:
+            given = given_dense(session.model, session.data, stored.running)
+            objects = objects_of(stored.spec)
+            return _finetune(stored, trial, given, show, group)
+
+    result = together(lead, session.data)
+    return dataclasses.replace(result, session=dataclasses.replace(session, config=objects))
 
 
-def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: Watcher) -> FinetuneResult:
+def _finetune(
+    stored: StoredRun, trial: int | None, given: Dense | None, watch: Watcher, group: Group
+) -> FinetuneResult:
     """Finetune the best trial, or the trial with the given number."""
     study = stored.study
     as_raced = stored.spec
@@ -119,7 +133,8 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     with tracking(study, spec, watch, curve=curve_of(record.number)) as tracked:
         known = find_result(study, name, identity)
         if known is None:
-            run = resolve_stored(study, stored.running, given, tracked)
+            announce(group, stored.running)
+            run = dataclasses.replace(resolve_stored(study, stored.running, given, tracked), group=group)
             return _train_and_save(run, stored, record, as_raced, folder, identity)
         watch(Stage(f"trial {record.number} is finetuned already; the test part is not read again"))
         if not (known.folder / CARD).exists():  # an earlier version made it, or this command was stopped here

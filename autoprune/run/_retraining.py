@@ -19,10 +19,11 @@ from pathlib import Path
 from torch import nn
 
 from autoprune.config.settings import FinetuneSettings
-from autoprune.execution import Setting
+from autoprune.execution import ALONE, Group, Setting
 from autoprune.flow import epoch_reporter, naming_learning_rate
 from autoprune.run._dense import Dense
 from autoprune.run._spec import RunSpec
+from autoprune.run._together import fit_together
 from autoprune.space import Candidate
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Watcher, silent
@@ -85,6 +86,7 @@ def retrain(
     state: Path,
     until: int | None = None,
     watch: Watcher = silent,
+    group: Group = ALONE,
 ) -> FitResult:
     """Train a candidate in place.
 
@@ -96,6 +98,7 @@ def retrain(
         state: the file that keeps the state of the training. If it exists, the training resumes from it.
         until: the epoch after which to stop, or None for the whole schedule.
         watch: called with an event for each epoch.
+        group: the processes that train together.
 
     Raises:
         TrialError: the training diverged.
@@ -103,7 +106,8 @@ def retrain(
     """
     settings = spec.finetune
     with naming_learning_rate(settings):
-        return fit(
+        return fit_together(
+            group,
             small,
             dense.data,
             spec.finetune_schedule,

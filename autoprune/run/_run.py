@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoprune.execution import Setting
+from autoprune.execution import ALONE, Group, Setting
 from autoprune.latency import Stairs
 from autoprune.latency.table import LatencyTable
 from autoprune.run._dense import Dense
@@ -29,6 +29,7 @@ class Run(Problem):
         table: the latency table, or None if latency is neither limited nor minimised.
         stairs: the measured latency at several widths, if a new study measured its divisor.
         watch: called with events that report the progress.
+        group: the processes that train the winner together.
     """
 
     spec: RunSpec
@@ -37,3 +38,4 @@ class Run(Problem):
     table: LatencyTable | None = None
     stairs: Stairs | None = None
     watch: Watcher = silent
+    group: Group = ALONE

@@ -17,7 +17,7 @@ import torch
 
 from autoprune.data import first_batch
 from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
-from autoprune.execution import Setting, fit_to_machine
+from autoprune.execution import ALONE, Group, Setting, fit_to_machine
 from autoprune.flow import epoch_reporter, naming_learning_rate
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts
@@ -27,12 +27,13 @@ from autoprune.run._paths import head_file, probe_writable, settle
 from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
+from autoprune.run._together import announce, fit_together, together
 from autoprune.support.atomic import saving
 from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.files import read_json
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
-from autoprune.training import Choice, fastest_setting, fit
+from autoprune.training import Choice, fastest_setting
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class TrainResult:
 def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch = True) -> TrainResult:
     """Train the dense model of a config and write it to model.checkpoint.
 
-    A killed training resumes after its last epoch when the function is called again.
+    A killed training resumes after its last epoch when the function is called again. Under torchrun all
+    processes that call this train together.
 
     Args:
         config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name. It
@@ -69,6 +71,10 @@ def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch =
         result = autoprune.train({"model": {"name": "digits_resnet"}, "data": {"name": "digits"}})
         result.val_score, result.checkpoint  # runs/digits_resnet-digits.safetensors
     """
+    return together(lambda group: _train(config, group, watch, if_exists))
+
+
+def _train(config: ConfigSource, group: Group, watch: Watch, if_exists: str) -> TrainResult:
     spec = settle(config)
     path = _file_to_write(spec)
     checked_action(if_exists)
@@ -86,6 +92,7 @@ def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch =
     _ = spec.train_schedule
     check_amounts(spec.budget, required=False)  # or a search would refuse it after this training
     probe_writable(path.parent, "model.checkpoint")
+    announce(group, spec)
     dense = load_dense(spec, trained=spec.model.new_head)
     if spec.model.new_head and not dense.new_heads:
         raise ConfigError(
@@ -93,7 +100,7 @@ def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch =
             f"{dense.data.classes} outputs, as the data need; it is not new, so nothing is left to train."
         )
     with watching(watch) as show:
-        return train_dense(dense, spec, path, watch=show)
+        return train_dense(dense, spec, path, watch=show, group=group)
 
 
 def _file_to_write(spec: RunSpec) -> Path:
@@ -135,7 +142,9 @@ def trained_path(checkpoint: str) -> Path:
     return path
 
 
-def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = silent) -> TrainResult:
+def train_dense(
+    dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = silent, group: Group = ALONE
+) -> TrainResult:
     """Train a dense model in place, and write its weights and history.
 
     Every epoch saves the state of the training, from which a killed training resumes.
@@ -145,6 +154,7 @@ def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = sil
         spec: the settings of the run.
         path: the file of weights to write.
         watch: called with events that report the progress.
+        group: the processes that train together.
     """
     state, begun_with = _states_of(path)
     try_task(dense)
@@ -154,7 +164,8 @@ def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = sil
         Stage(f"training the dense model: {spec.train.epochs} epochs of {dense.data.train.samples:,} images")
     )
     with cpu_threads(setting.threads), naming_learning_rate(spec.train):
-        result = fit(
+        result = fit_together(
+            group,
             dense.model,
             dense.data,
             spec.train_schedule,

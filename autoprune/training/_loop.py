@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +23,12 @@ from autoprune.data import (
     random_states,
     restore_random_states,
     seeded,
+    share_of,
+    stream_seed,
     to_storable,
 )
 from autoprune.errors import TrialError
-from autoprune.execution import Setting
+from autoprune.execution import ALONE, Group, Setting
 from autoprune.training._evaluation import measure
 from autoprune.training._hooks import StepHook
 from autoprune.training._schedule import Schedule
@@ -78,6 +81,7 @@ def fit(
     checkpoint: Path | None = None,
     until: int | None = None,
     pth: Path | None = None,
+    group: Group = ALONE,
 ) -> FitResult:
     """Train `model` in place on data.train and evaluate it on data.val after each epoch.
 
@@ -100,9 +104,12 @@ def fit(
         until: the epoch after which to stop. A later call with the same checkpoint continues exactly, because
             the learning rate follows the whole schedule. By default the whole schedule is trained.
         pth: file for the usual dict of "epoch", "optimizer" and "state_dict", written after each epoch.
+        group: the processes that call this together, with equal models. Batches are those of one process, and
+            each process computes its share of them. Process 0 alone evaluates, and reads and writes files.
 
     Raises:
         TrialError: if the loss is not finite.
+        LostProcessError: if another process of the group is gone.
         CheckpointError: if the checkpoint is corrupt, belongs to another training, or cannot be written.
     """
     total = schedule.total_steps(len(data.train))
@@ -113,13 +120,24 @@ def fit(
     identity = _identity(schedule, model, teacher, subnets, hooks)
     identity |= _identity_of_steps(data, setting, task, seed)
     trainer = Trainer(
-        model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets, hooks=hooks
+        model,
+        schedule,
+        setting,
+        task,
+        total_steps=total,
+        teacher=teacher,
+        subnets=subnets,
+        hooks=hooks,
+        group=group,
     )
+    data = dataclasses.replace(data, train=share_of(data.train, group))
     with seeded(model_seed(seed)):
-        records = _restore(trainer, checkpoint, identity)
+        records = _restore(trainer, checkpoint, identity, group)
         while trainer.steps < last:
-            record = _run_epoch(trainer, data, setting, task, seed=seed, last=last)
+            record = _run_epoch(trainer, data, setting, task, seed=seed, last=last, group=group)
             records.append(record)
+            if not group.leads:
+                continue
             _save(trainer, records, checkpoint, pth, identity)
             if on_epoch is not None:
                 on_epoch(record)
@@ -157,9 +175,11 @@ def _identity_of_steps(data: VisionData, setting: Setting, task: Task, seed: int
     }
 
 
-def _restore(trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, str]) -> list[EpochRecord]:
+def _restore(
+    trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, str], group: Group
+) -> list[EpochRecord]:
     """Restore trainer and random states of a stopped training, and return the records of its epochs."""
-    state = load_state(checkpoint, identity) if checkpoint else None
+    state = group.shared(load_state(checkpoint, identity) if checkpoint and group.leads else None)
     if state is None:
         return []
     trainer.restore(state["trainer"])
@@ -187,19 +207,35 @@ def _save(
 
 
 def _run_epoch(
-    trainer: Trainer, data: VisionData, setting: Setting, task: Task, *, seed: int, last: int
+    trainer: Trainer,
+    data: VisionData,
+    setting: Setting,
+    task: Task,
+    *,
+    seed: int,
+    last: int,
+    group: Group,
 ) -> EpochRecord:
     """Train an epoch, or up to the step `last`, and evaluate the model."""
     started = time.perf_counter()
     learning_rate = trainer.learning_rate
     epoch = trainer.steps // len(data.train)
+    # Dropout in other processes must differ from that in process 0, whose random states are saved.
+    own_seed = stream_seed(model_seed(seed), epoch, group.rank)
+    own = contextlib.nullcontext() if group.leads else seeded(own_seed)
+    record = None
     try:
-        loss = trainer.run(data.train.batches(seed, epoch), min(len(data.train), last - trainer.steps))
-        found = measure(trainer.result, data.val, task, setting)
+        with own:
+            steps = min(len(data.train), last - trainer.steps)
+            loss = trainer.run(data.train.batches(seed, epoch), steps)
+        if group.leads:
+            found = measure(trainer.result, data.val, task, setting)
+            seconds = time.perf_counter() - started
+            record = EpochRecord(
+                epoch + 1, trainer.steps, loss, found.score, learning_rate, seconds, found.standard_error
+            )
     except TrialError as error:
         raise TrialError(f"epoch {epoch + 1}: {error}") from error
-    trainer.best_score = max(trainer.best_score, found.score)
-    seconds = time.perf_counter() - started
-    return EpochRecord(
-        epoch + 1, trainer.steps, loss, found.score, learning_rate, seconds, found.standard_error
-    )
+    shared: EpochRecord = group.shared(record)
+    trainer.best_score = max(trainer.best_score, shared.score)
+    return shared

@@ -18,8 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from autoprune.data import Batch
 from autoprune.errors import ConfigError, DataError, TrialError
-from autoprune.execution import Setting
-from autoprune.support.structures import described, moved
+from autoprune.execution import ALONE, Group, Setting
+from autoprune.support.structures import described, moved, samples_in
 from autoprune.support.usercode import forward, guarded
 from autoprune.training._distill import NO_OUTPUTS, Distillation
 from autoprune.training._hooks import Moment, StepHook
@@ -59,6 +59,8 @@ class Trainer:
         subnets: sub-nets of `model`. Each distills from the model's outputs of the same batch, and its
             gradients add to the same step.
         hooks: hooks that act around each step, in this order.
+        group: the processes that train together. Each trains on its share of every batch, and all models
+            stay equal.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Trainer:
         teacher: nn.Module | None = None,
         subnets: Subnets | None = None,
         hooks: Sequence[StepHook] = (),
+        group: Group = ALONE,
     ) -> None:
         self.model = setting.place(model)
+        self._group = group
         self.steps = 0
         self.best_score = -math.inf  # of the epochs so far, which a learning rate may follow
         self._hooks = tuple(hooks)
@@ -168,16 +172,18 @@ class Trainer:
         inputs = self._setting.arrange(batch[0])
         targets = moved(batch[1], self._setting.device)
         self._optimizer.zero_grad(set_to_none=True)
-        with self._setting.autocast():
+        with self._setting.autocast(), self._group.global_statistics():
             step = self._task.step(self.model, (inputs, targets))
             loss = self._distilled(step, inputs, targets)
+        loss = self._group.weighted(loss, samples_in(inputs))
         self._backward(loss)
         # The sub-nets come after the model's backward pass and before the step, so that gradients add up.
         if self._subnets is not None:
             self._distill_in_place(self._subnets, inputs, _known(step).detach(), targets)
+        loss = self._group.averaged(self.model.parameters(), loss.detach())
         self._update(moment)
         self.steps += 1
-        return loss.detach()
+        return loss
 
     def _update(self, moment: Moment) -> None:
         if self._hooks:

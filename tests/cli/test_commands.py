@@ -215,3 +215,32 @@ def test_a_search_takes_a_config_or_a_study(
         main()
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "message"),
+    [
+        ("search", "search: torchrun started 2 processes; run it without torchrun: for 2 trials at once set"),
+        ("resume", "search.workers = 2 and search.engine ="),
+        (
+            "report",
+            "report: torchrun started 2 processes; run it without torchrun: torchrun serves",
+        ),
+        ("", ": torchrun started 2 processes"),
+    ],
+)
+def test_torchrun_serves_trainings_only_and_its_first_process_prints(
+    verb: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["autoprune", *([verb] if verb else []), "digits"])
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert (message in captured.err) if rank == "0" else (captured.err == "")
