@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from autoprune.errors import ConfigError
 from autoprune.support.extras import load_extra
 from autoprune.trackers._events import (
     CurvePoint,
@@ -55,6 +56,9 @@ class WandB:
             self._run.finish()
 
     def _open(self, study: StudyOpened) -> None:
+        is_online = os.environ.get("WANDB_MODE", "online") == "online"
+        if is_online and not self._wandb.login(prompt=False):  # it would wait for an answer in the terminal
+            raise ConfigError("no key is known: run `wandb login`, or set WANDB_MODE=offline.")
         self._study = study.title
         self._run = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -63,6 +67,7 @@ class WandB:
             resume="allow",
             dir=str(study.folder),
             config=dict(study.settings),
+            settings=self._wandb.Settings(console="off", silent=True),
         )
         self._run.define_metric("trials/*", step_metric="trials/number")
 

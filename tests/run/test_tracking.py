@@ -114,6 +114,24 @@ def test_a_failed_trial_is_a_text_in_tensorboard_and_the_settings_are_written_on
     assert b"report.trackers" in settings.tensor_proto.string_val[0]
 
 
+def test_wandb_keeps_a_run_of_its_own_offline_and_asks_for_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    study = toy_study(tmp_path)
+    for trials in (1, 2):
+        assert log_toy(study, tmp_path, trials, "wandb")[trials:] == []
+    files = sorted((tmp_path / "out" / "wandb").glob("offline-run-*/*.wandb"))
+    assert [file.stem for file in files] == [f"run-{study.note('autoprune:tracked')}"] * 2
+    for file in files:  # it is no format that wandb reads, but its texts are plain
+        assert all(text in file.read_bytes() for text in (b"trials/score", b"best score", b"width conv0"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (warning,) = [event.text for event in log_toy(study, tmp_path, 2, "wandb") if isinstance(event, Stage)]
+    assert "tracker wandb stopped: ConfigError: no key is known: run `wandb login`" in warning
+
+
 def read_events(folder: Path) -> Any:
     """Return a reader of TensorBoard's own."""
     module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
