@@ -20,7 +20,8 @@ from autoprune.run._finetune_result import known_results
 from autoprune.run._next_step import exported_files, next_step
 from autoprune.run._page import refresh_page
 from autoprune.run._spec import RunSpec
-from autoprune.study import SearchStudy, file_of, keep_file, save_note, study_command
+from autoprune.space import SHARE
+from autoprune.study import SearchStudy, file_of, keep_file, save_note, show, study_command
 from autoprune.support.events import Stage, Watcher
 
 
@@ -44,7 +45,10 @@ def publish(
 def note_study(study: SearchStudy, watch: Watcher, summary: StudySummary | None = None) -> None:
     """Store the note of a study, which the dashboard shows as Markdown. If that fails, a warning says why."""
     try:
-        save_note(study, "\n\n".join(_paragraphs(study, summary or summarise(study))))
+        summary = summary or summarise(study)
+        save_note(study, "\n\n".join(_paragraphs(study, summary)))
+        verdict = "no race has ended" if summary.verdict is None else summary.verdict.sentence
+        show(study, best=_best(summary), verdict=verdict)
     except AutopruneError as error:
         watch(Stage(f"warning: no note in Optuna's dashboard: {error}"))
 
@@ -110,8 +114,9 @@ def _paragraphs(study: SearchStudy, summary: StudySummary) -> list[str]:
         "## How to read this page",
         "\n".join(
             [
-                f"- The objective is {summary.metric} on the validation part after the last rung. Compare "
+                f"- The score is {summary.metric} on the validation part after the last rung. Compare "
                 "trials with each other, since their trainings are short.",
+                *_about_objectives(summary),
                 "- A parameter is the keep ratio that was proposed for a channel group. The widths that the "
                 "budget made of it are the attribute *widths*.",
                 f"- Intermediate values are the scores of the rungs: {', '.join(rungs)}.",
@@ -121,6 +126,17 @@ def _paragraphs(study: SearchStudy, summary: StudySummary) -> list[str]:
         "## Commands",
         "\n\n".join(f"{purpose}:\n\n```sh\n{command}\n```" for purpose, command in commands.items()),
     ]
+
+
+def _about_objectives(summary: StudySummary) -> list[str]:
+    """Return the lines on the best trial of a dashboard, which knows neither a race nor a budget's share."""
+    lines = []
+    if summary.race is not None:
+        lines.append("- The dashboard marks the trial that was the best before the race.")
+    if len(summary.objectives) > 1:
+        costs = ", ".join(summary.objectives[1:])
+        lines.append(f"- Minimised are {costs}, and the parameter {SHARE} is the share of the budget.")
+    return lines
 
 
 def _best(summary: StudySummary) -> str:

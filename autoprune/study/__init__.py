@@ -10,7 +10,7 @@ are made once, before the first trial.
 
 from __future__ import annotations
 
-from autoprune.study._dashboard import keep_file, save_note
+from autoprune.study._dashboard import keep_file, save_note, show
 from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
@@ -72,6 +72,7 @@ __all__ = [
     "race_key",
     "require_url",
     "save_note",
+    "show",
     "study_command",
     "study_state",
     "took_scores",

@@ -23,12 +23,26 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from autoprune.errors import StudyError, reason_of
 from autoprune.study._search_study import SearchStudy
+from autoprune.study._shown_attributes import BEST, VERDICT
 
 _VERSION, _PART = "dashboard:note_ver", "dashboard:note_str:"
 _PART_CHARS = 2045
 """Length of a part of a note, as the dashboard cuts it."""
 
 _LINE = "*Text below this line is yours. It is kept.*"
+
+
+def show(study: SearchStudy, *, best: str, verdict: str) -> None:
+    """Store the best trial and the verdict among the attributes that the dashboard lists first.
+
+    Raises:
+        StudyError: the storage cannot be written.
+    """
+    with study.storage_errors():
+        stored = study.optuna.user_attrs
+        for key, text in {BEST: best, VERDICT: verdict}.items():
+            if stored.get(key) != text:
+                study.optuna.set_user_attr(key, text)
 
 
 def save_note(study: SearchStudy, text: str) -> None:

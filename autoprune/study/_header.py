@@ -17,6 +17,7 @@ from pydantic import Field
 from autoprune.errors import StudyError, reason_of
 from autoprune.study._facts import FACTS_VERSION, FLAT_COSTS, StudyFacts
 from autoprune.study._long_values import PART, read_value, write_value
+from autoprune.study._shown_attributes import SHOWN
 from autoprune.support.schema import Strict, read_as
 
 HEADER = "autoprune"
@@ -144,5 +145,5 @@ def _stored(study: optuna.Study) -> dict[str, Any] | None:
 
 def is_blank(study: optuna.Study) -> bool:
     """Return whether a study is empty but for parts of a header: the process that made it was killed."""
-    has_notes = any(not key.startswith(PART) for key in study.user_attrs)
+    has_notes = any(not key.startswith(PART) and key not in SHOWN for key in study.user_attrs)
     return not has_notes and not study.get_trials(deepcopy=False)

@@ -22,6 +22,7 @@ from autoprune.errors import StudyError, shown_url, suggest
 from autoprune.study._facts import StudyFacts
 from autoprune.study._header import HEADER, Header, is_blank, read_header, write_header
 from autoprune.study._search_study import SCORE, SearchStudy
+from autoprune.study._shown_attributes import shown_study
 from autoprune.study._storage import is_vacant, open_storage
 from autoprune.study._storage_errors import storage_errors
 
@@ -72,6 +73,8 @@ def create_study(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             study.set_metric_names(list(objectives))  # for Optuna's dashboard, plots and data frames
+        for key, text in shown_study(facts).items():
+            study.set_user_attr(key, text)
         write_header(study, header)
         return SearchStudy(url, study, header)
 

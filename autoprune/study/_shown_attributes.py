@@ -12,12 +12,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autoprune.config.rungs import score_text
 from autoprune.cost import COSTS
 from autoprune.errors import shortened
 from autoprune.study._facts import StudyFacts
 
 _LONGEST = 10_000
 """Characters of the longest text. A column of a database server may hold 64 KB."""
+
+
+VERDICT, BEST, BUDGET, DENSE = "verdict", "best trial", "budget", "dense model"
+SHOWN = (VERDICT, BEST, BUDGET, DENSE)
+"""The user attributes of a study. A dashboard lists them first, because they are stored before all others."""
+
+
+def shown_study(facts: StudyFacts) -> dict[str, str]:
+    """Return the attributes of a new study."""
+    limits = (_cost(name, limit, None) for name, limit in facts.limits.items())
+    dense = (_cost(name, cost, None) for name, cost in facts.dense_costs.items())
+    return {
+        VERDICT: "no race has ended",
+        BEST: "no trial is complete yet",
+        BUDGET: f"at most {', '.join(limits)}" if facts.limits else "none",
+        DENSE: ", ".join([f"score {score_text(facts.dense_score, facts.dense_error)}", *dense]),
+    }
 
 
 def shown_proposal(

@@ -109,7 +109,13 @@ def test_a_trial_shows_its_parameters_costs_widths_and_files(
 
 
 def test_the_study_names_its_objective_and_has_the_report(page: Any, result: SearchResult) -> None:
-    expected = ["score", "report.html", *(name for name in result.summary.records[0].ratios)]
+    expected = [
+        "score",
+        "report.html",
+        "no race has ended",
+        f"trial {result.best.number} (",
+        *(name for name in result.summary.records[0].ratios),
+    ]
     text = page("/dashboard/studies/1", *expected)
     assert [each for each in expected if each not in text] == []
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
 
 from autoprune.engines import run_search
 from autoprune.errors import StudyError
-from autoprune.study import SearchStudy, keep_file, open_study, save_note
+from autoprune.study import SearchStudy, keep_file, open_study, save_note, show, study_state
+from autoprune.study._storage import open_storage
 from tests.engines.toy import make_toy, new_study, toy_runner
 
 dashboard = pytest.importorskip("optuna_dashboard")
@@ -39,6 +41,25 @@ def test_a_note_is_replaced_and_the_text_of_a_user_stays_below_it(study: SearchS
     dashboard.save_note(study.optuna, "all mine")
     save_note(study, short)
     assert read_note(study).endswith("It is kept.*\n\nall mine")
+
+
+def test_readable_attributes_come_before_those_of_autoprune(study: SearchStudy) -> None:
+    show(study, best="trial 3", verdict="it is better")
+    attributes = open_study(study.url, study.name).optuna.user_attrs
+    assert list(attributes)[:5] == ["verdict", "best trial", "budget", "dense model", "autoprune"]
+    assert (attributes["verdict"], attributes["best trial"]) == ("it is better", "trial 3")
+    assert attributes["dense model"] == f"score {study.facts.dense_score:.4f}"
+
+
+def test_a_study_that_was_killed_before_its_header_is_made_again(tmp_path: Path) -> None:
+    """It has readable attributes, and nothing else."""
+    url = f"journal:///{tmp_path}/killed.log"
+    killed = optuna.create_study(
+        storage=open_storage(url, create=True), study_name="toy", direction="maximize"
+    )
+    killed.set_user_attr("verdict", "no race has ended")
+    assert study_state(url, "toy") == "none"
+    assert new_study(url).facts.dense_score == 0.9
 
 
 def test_an_unchanged_note_is_not_written_again(study: SearchStudy, tmp_path: Path) -> None:
