@@ -151,10 +151,11 @@ def _load(draft: _Draft) -> Dense:
             dense = load_dense(draft.spec)
         except AutopruneError:
             raise error from None
-        if not dense.new_heads:
-            raise
-    layers = " and ".join(dense.new_heads)
     other = f"the weights are for another number of classes than the {dense.data.classes} of the data"
+    if not dense.new_heads:  # a training of the new layer has written its file already
+        draft.set("model.new_head", True, f"replaces the last layer, which is trained already: {other}")
+        return dense
+    layers = " and ".join(dense.new_heads)
     draft.set("model.new_head", True, f"replaces the last layer, {layers}: {other}")
     draft.set("train.when_missing", True, f"trains the model with the new last layer first ({layers})")
     draft.notes.append(f"{other.capitalize()}: {layers} is replaced and trained first.")

@@ -25,9 +25,9 @@ CLASSES = ("circle", "cross", "dot")
 class Net(nn.Module):
     """A small net, for three classes unless it is given another number."""
 
-    def __init__(self, classes: int = 3) -> None:
+    def __init__(self, classes: int = 3, in_channels: int = 3) -> None:
         super().__init__()
-        first = [nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU()]
+        first = [nn.Conv2d(in_channels, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU()]
         self.body = nn.Sequential(*first, nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU())
         self.head = nn.Linear(16, classes)
 
@@ -35,8 +35,8 @@ class Net(nn.Module):
         return self.head(self.body(x).mean((2, 3)))  # type: ignore[no-any-return]  # modules return Any
 
 
-def net(classes: int) -> nn.Module:
-    return Net(classes)
+def net(classes: int, in_channels: int) -> nn.Module:
+    return Net(classes, in_channels)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +194,27 @@ def test_unnormalised_images_are_found(place: Path) -> None:
     torch.save(Net(3).state_dict(), place / "three.pt")
     words = ("--model", OWN, "--checkpoint", "three.pt", "--data", f"{__name__}:raw", "--budget", "50%")
     refused(init(*words, cwd=place), "Pixels go from 0 to 255: divide the images by 255 and normalise them")
+
+
+def test_weights_that_may_have_seen_the_validation_part_need_consent(place: Path) -> None:
+    torch.save(Net(10, 1).state_dict(), place / "ten.pt")
+    words = ("--model", OWN, "--checkpoint", "ten.pt", "--data", "digits", "--budget", "50%")
+    code, out, err = init("run.toml", *words, cwd=place)
+    assert code == 0, err
+    assert "A search will refuse this: data:" in out
+    assert "If it is trained: check the size, channels" in out
+    assert load_config(place / "run.toml").data.checkpoint_saw_validation is False
+    assert init("run.toml", *words, "--saw-validation", "--force", cwd=place)[0] == 0
+    assert load_config(place / "run.toml").data.checkpoint_saw_validation is True
+
+
+@pytest.mark.slow
+def test_a_trial_run_follows_at_once(place: Path, pictures: Path) -> None:
+    words = ("--model", OWN, "--checkpoint", "five.pt", "--data", str(pictures), "--budget", "flops 50%")
+    code, out, err = init("run.toml", *words, "--smoke", cwd=place)
+    assert code == 0, err
+    assert "The trial run passed" in out
+    assert sorted(each.name for each in place.iterdir()) == ["five.pt", "run.toml"]
 
 
 def test_limits_are_read_as_people_write_them() -> None:
