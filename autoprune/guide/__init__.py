@@ -25,6 +25,7 @@ TOPICS = (
     "concepts",
     "search",
     "data",
+    "python",
     "engines",
     "latency",
     "deploy",
