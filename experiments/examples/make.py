@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
+import nbformat as untyped_nbformat
 from nbclient import NotebookClient
+
+nbformat: Any = untyped_nbformat  # the package ships no types
 
 FOLDER = Path(__file__).parent
 NAMES = ("own_classifier", "timm_new_head", "segmentation", "device_latency", "reading_a_report")
@@ -55,7 +57,7 @@ def make_notebook(source: str) -> Any:
 
 
 def run_notebook(notebook: Any, folder: Path) -> Any:
-    """Run a notebook in a folder and return it with its outputs, of which warnings and plain logs are left out.
+    """Run a notebook in a folder, and return it with its outputs, but without warnings and logs.
 
     Raises:
         CellExecutionError: a cell has raised an error.
