@@ -42,6 +42,7 @@ def left_over(folder: Path) -> list[str]:
     return [each.name for each in folder.rglob("*") if "autoprune-smoke" in str(each) or each.suffix == ".db"]
 
 
+@pytest.mark.slow
 def test_it_runs_to_the_export_and_keeps_nothing(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(write_toml(CONFIG), "utf-8")
     words = ("search", "run.toml", "--profile", "smoke", "--set", "search.sampler=random")
