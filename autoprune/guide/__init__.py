@@ -25,6 +25,7 @@ TOPICS = (
     "concepts",
     "search",
     "data",
+    "tasks",
     "python",
     "engines",
     "latency",
