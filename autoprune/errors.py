@@ -151,7 +151,7 @@ def shortened(text: str, longest: int = _LONGEST_LINE) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error reports that memory ran out. torch raises RuntimeError, so its text decides."""
     text = text_of(error).lower()
-    known = ("out of memory", "not enough memory", "allocate memory")
+    known = ("out of memory", "not enough memory", "allocate memory", "alloc_failed")  # the last of cuBLAS
     return isinstance(error, MemoryError) or any(words in text for words in known)
 
 

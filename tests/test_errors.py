@@ -8,6 +8,7 @@ import pytest
 
 from autoprune.errors import (
     abridged,
+    is_out_of_memory,
     one_line,
     printable,
     reason_of,
@@ -144,3 +145,14 @@ def test_of_a_text_that_is_no_url_any_more_nothing_behind_the_scheme_is_shown() 
 )
 def test_what_holds_no_password_is_shown_as_it_is(url: str) -> None:
     assert shown_url(url) == url
+
+
+def test_memory_that_ran_out_is_known_by_the_texts_of_all_libraries() -> None:
+    for text in (
+        "CUDA out of memory. Tried to allocate",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "[enforce] not enough memory",
+    ):
+        assert is_out_of_memory(RuntimeError(text))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

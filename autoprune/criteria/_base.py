@@ -24,7 +24,7 @@ from autoprune.graph import Prunable
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.orientation import output_axis
 from autoprune.reconstruction import Moments
-from autoprune.support.modes import modes_kept, set_training
+from autoprune.support.modes import draws_kept, modes_kept, set_training
 
 Importance: TypeAlias = dict[str, NDArray[np.float64]]
 """{group name: float64 [width]}. Channels of higher importance are kept first."""
@@ -149,8 +149,7 @@ def is_input_side(model: nn.Module, member: Member, ndim: int) -> bool:
 def undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
     """Put the model in eval mode and seed torch, numpy and random inside the block. Restore all after it."""
     python, numpy = random.getstate(), np.random.get_state()
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with modes_kept(model), torch.random.fork_rng(devices=list(devices)):
+    with modes_kept(model), draws_kept(model):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)

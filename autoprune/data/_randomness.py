@@ -42,8 +42,8 @@ def random_states() -> dict[str, Any]:
 def restore_random_states(states: dict[str, Any]) -> None:
     """Restore global states that `random_states` returned."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):  # a resume may have fewer
+        torch.cuda.set_rng_state(state, device)
     random.setstate(states["random"])
     np.random.set_state(states["numpy"])
 

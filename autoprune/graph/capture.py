@@ -28,7 +28,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import TraceError, reason_of, suggest, summary_of
-from autoprune.support.modes import set_training
+from autoprune.support.modes import draws_kept, set_training
 from autoprune.support.structures import call_on
 from autoprune.support.usercode import guarded
 
@@ -133,7 +133,7 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool, target: 
     """
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, None)
     # With gradients enabled, export turns each torch.no_grad() region of the model into a nested graph.
-    with unchanged(model), torch.random.fork_rng(), torch.no_grad():
+    with unchanged(model), draws_kept(model), torch.no_grad():
         set_training(model, training)
         try:
             with quiet_export(), _without_stack_traces():
@@ -214,7 +214,7 @@ def inputs_of_part(model: nn.Module, inputs: object, target: str) -> ExampleInpu
                 "name a module around both calls."
             )
 
-    with unchanged(model), torch.random.fork_rng(), torch.no_grad():
+    with unchanged(model), draws_kept(model), torch.no_grad():
         set_training(model, False)
         for module in part.modules():
             if module is not part:

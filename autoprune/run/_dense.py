@@ -35,6 +35,7 @@ from autoprune.graph.capture import missing_values, unchanged
 from autoprune.rebuilding import narrow
 from autoprune.run._input_hints import input_hint, label_hint
 from autoprune.run._spec import RunSpec
+from autoprune.support.modes import draws_kept
 from autoprune.support.structures import described, moved, samples_in
 from autoprune.support.usercode import forward, guarded
 from autoprune.training import (
@@ -199,7 +200,7 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
         )
     dense.task.require_numbers(outputs, targets)
     if dense.task.evaluate is not None:
-        with torch.random.fork_rng():
+        with draws_kept(dense.model):
             evaluate(own_copy(dense.model), HeldBatches([batch]), dense.task, Setting())
     if dense.task.compares and outputs.shape[1:] not in ((), (1,)):
         _require_classes(dense.task, outputs, targets)
@@ -249,7 +250,7 @@ def try_training(dense: Dense) -> None:
             "requires_grad_(True)."
         )
     # The check whether this CPU computes convolutions wrongly comes later. Take the detour in any case.
-    with torch.random.fork_rng(), Detour():
+    with draws_kept(trained), Detour():
         loss = dense.task.step(trained, batch).loss
         if not loss.requires_grad:
             raise ConfigError(
@@ -263,7 +264,7 @@ def try_training(dense: Dense) -> None:
 
 def _outputs(model: nn.Module, inputs: Any) -> object:
     """Run the model, and remove the tensors that its forward pass may leave on its modules."""
-    with unchanged(model), torch.random.fork_rng(), torch.no_grad():
+    with unchanged(model), draws_kept(model), torch.no_grad():
         return forward(model, inputs)
 
 

@@ -18,6 +18,7 @@ from autoprune.reconstruction import LIMIT_BYTES
 from autoprune.run._choices import reads
 from autoprune.run._dense import Dense
 from autoprune.run._spec import RunSpec
+from autoprune.support.modes import draws_kept
 from autoprune.support.structures import moved, samples_in
 
 _PARAMETER_COPIES = 5
@@ -52,7 +53,7 @@ def _activation_bytes(dense: Dense, batch: Batch) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-    with torch.random.fork_rng(), hooks:
+    with draws_kept(trained), hooks:
         step = dense.task.step(trained, batch)  # kept until the end, so that no memory is counted twice
     del step
     return sum(kept.values()) // samples_in(batch[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 
@@ -29,3 +30,12 @@ def modes_kept(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def draws_kept(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Restore torch's random states on the CPU and on the GPUs of a model after the block.
+
+    Without the names of the GPUs, torch would start CUDA on all of them, which takes seconds and memory.
+    """
+    gpus = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
+    return torch.random.fork_rng(devices=sorted(gpus, key=str))

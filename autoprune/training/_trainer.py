@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -85,7 +85,7 @@ class Trainer:
             hook.begin(self.model)
         self._average: AveragedModel | None = None
         if schedule.ema:
-            self._average = AveragedModel(model, multi_avg_fn=_moving_average(schedule.ema), use_buffers=True)
+            self._average = AveragedModel(model, use_buffers=True)
         self._schedule = schedule
         self._setting = setting
         self._task = task.smoothed(schedule.label_smoothing)
@@ -195,7 +195,7 @@ class Trainer:
         for hook in self._hooks:
             hook.after_step(self.model, moment)
         if self._average:
-            self._average.update_parameters(self.model)
+            self._move_average(self._average)
             for hook in self._hooks:
                 hook.after_average(self._average.module, moment)
 
@@ -217,6 +217,21 @@ class Trainer:
         weight = self._schedule.distill_weight
         return (1 - weight) * step.loss + weight * self._follow(_known(step), followed, targets)
 
+    @torch.no_grad()
+    def _move_average(self, average: AveragedModel) -> None:
+        """Move the average by its decay, which is min(ema, (1 + t) / (10 + t)) after t updates.
+
+        The low decay at the start gives the initial weights little influence. Integers, such as BatchNorm's
+        counter of batches, are copied. `update_parameters` would wait for the device in each step.
+        """
+        decay = min(self._schedule.ema, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
+        for averages, current in _by_kind(average.module, self.model):
+            if averages[0].is_floating_point():
+                torch._foreach_lerp_(averages, current, 1 - decay)
+            else:
+                torch._foreach_copy_(averages, current)
+        average.n_averaged += 1
+
     def _check(self, total_loss: Tensor) -> None:
         if not bool(torch.isfinite(total_loss)):
             raise TrialError(
@@ -232,19 +247,9 @@ def _known(step: Step) -> Tensor:
     return step.outputs
 
 
-def _moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """Return the update rule of `AveragedModel`: its decay is min(decay, (1 + t) / (10 + t)) after t updates.
-
-    The low decay at the start gives the initial weights little influence. Integers, such as BatchNorm's
-    counter of batches, are copied.
-    """
-
-    @torch.no_grad()
-    def move(averages: Any, current: Any, updates: Tensor | int) -> None:
-        if averages[0].is_floating_point():
-            kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
-            torch._foreach_lerp_(averages, current, 1 - kept)
-        else:
-            torch._foreach_copy_(averages, current)
-
-    return move
+def _by_kind(*models: nn.Module) -> Iterator[list[list[Tensor]]]:
+    """Yield equal parameters and buffers of the models, as one list a model for each number format."""
+    tensors = [[*model.parameters(), *model.buffers()] for model in models]
+    kinds = {tensor.dtype for tensor in tensors[0]}
+    for kind in sorted(kinds, key=str):
+        yield [[each.detach() for each in found if each.dtype is kind] for found in tensors]

@@ -246,6 +246,24 @@ def test_a_teacher_alone_teaches_its_labels() -> None:
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_step_does_not_wait_for_the_device() -> None:
+    """Otherwise the CPU could not launch the next step while the device computes."""
+    with seeded(0):
+        teacher = make_model("digits_resnet", 10, 1).cuda().eval()
+    schedule, setting = dataclasses.replace(SCHEDULE, ema=0.9), Setting("cuda", "bfloat16", True)
+    trainer = Trainer(small_model(), schedule, setting, Task(), total_steps=9, teacher=teacher)
+    batches = load("digits", batch_size=64, device="cuda").train.batches(0, 0)
+    trainer.run(batches, 2)
+    batch = next(batches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer._step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_average_of_weights_equals_its_recurrence() -> None:
     model = small_model()
     trainer = Trainer(model, dataclasses.replace(SCHEDULE, ema=0.15), SETTINGS[0], Task(), total_steps=9)
