@@ -39,6 +39,7 @@ def trace(
     frozen: Sequence[str] = (),
     target: str = "",
     rebuilt_from: tuple[Prunable, Plan] | None = None,
+    watch: None = None,
 ) -> Prunable:
     """Trace a model, or take the trace of another one of the same structure."""
     structure = structure_of(model, example_inputs) if rebuilt_from is None and not target else None

@@ -171,16 +171,18 @@ def export(
             lambda: [run.int8_table(found)],
             lambda: [f"Wrote {found.path} (int8).", *found.notes],
         )
-    report = run.export(
-        target,
-        output,
-        format_name,
-        storage=storage,
-        dense=dense,
-        trust=trust,
-        config=config,
-        opset=opset,
-    )
+    with screen() as watch:
+        report = run.export(
+            target,
+            output,
+            format_name,
+            storage=storage,
+            dense=dense,
+            trust=trust,
+            config=config,
+            opset=opset,
+            watch=watch,
+        )
     kind = report.format if report.opset is None else f"{report.format}, opset {report.opset}"
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     show(report, notes=lambda: [f"Wrote {report.path} ({kind}); {difference}."])
@@ -214,14 +216,16 @@ def bench(
     from autoprune import run
     from autoprune.run import bench_notes, bench_table
 
-    found = run.bench(
-        models,
-        batch=batch,
-        threads=threads,
-        device=device,
-        shapes=shape or (),
-        tolerance=tolerance,
-        limit_seconds=limit,
-        trust=trust,
-    )
+    with screen() as watch:
+        found = run.bench(
+            models,
+            batch=batch,
+            threads=threads,
+            device=device,
+            shapes=shape or (),
+            tolerance=tolerance,
+            limit_seconds=limit,
+            trust=trust,
+            watch=watch,
+        )
     show(found, lambda: [bench_table(found)], lambda: bench_notes(found))

@@ -191,7 +191,7 @@ def _start_here(workers: Workers, parcel_bytes: int) -> None:
             num_cpus=math.ceil(workers.number * _cpus(workers)),
             object_store_memory=SPARE_BYTES + 2 * parcel_bytes,
             include_dashboard=False,
-            log_to_driver=False,
+            log_to_driver=_log.isEnabledFor(logging.INFO),
             logging_level=logging.CRITICAL,
         )
     except (OSError, RuntimeError, ValueError) as error:
@@ -204,7 +204,8 @@ def _join(address: str) -> None:
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        is_shown = _log.isEnabledFor(logging.INFO)
+        ray.init(address=address, log_to_driver=is_shown, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
         raise _no_cluster(address, error) from error
 

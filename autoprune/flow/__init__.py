@@ -24,7 +24,7 @@ from autoprune.flow._flow import run_flow
 from autoprune.flow._masking import check_masks, keep_masks
 from autoprune.flow._record import FlowRecord, FlowScores, Measured, StageEntry, to_values
 from autoprune.flow._repairs import REPAIRS, RepairSpec, find_repair
-from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
+from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of, step_reporter
 from autoprune.flow._selectors import (
     SELECTORS,
     Selection,
@@ -71,5 +71,6 @@ __all__ = [
     "run_flow",
     "schedule_of",
     "stages_of",
+    "step_reporter",
     "to_values",
 ]

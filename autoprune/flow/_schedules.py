@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator
 
 from autoprune.config.settings import (
@@ -18,8 +19,11 @@ from autoprune.config.settings import (
     SupernetSettings,
 )
 from autoprune.errors import ConfigError, TrialError, unknown
-from autoprune.support.events import EpochDone, Stage, Watcher
+from autoprune.support.events import Counted, EpochDone, Stage, Watcher
 from autoprune.training import OPTIMIZERS, SHAPES, EpochRecord, Schedule
+
+_STEPS_EVERY_S = 1.0
+"""Seconds between two events about steps. A watcher such as `print` would get a line for each step else."""
 
 
 @contextlib.contextmanager
@@ -63,6 +67,24 @@ def schedule_of(settings: ScheduleSettings) -> Schedule:
     known_keys = {spec.name for spec in dataclasses.fields(Schedule)}
     values = dataclasses.asdict(settings)
     return Schedule(**{name: value for name, value in values.items() if name in known_keys})
+
+
+def step_reporter(watch: Watcher) -> Callable[[int, int], None]:
+    """Return a function that reports the steps of long epochs to a watcher, at most one a second.
+
+    Args:
+        watch: called with events.
+    """
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _STEPS_EVERY_S:
+            last = now
+            watch(Counted("steps of the epoch", done, total))
+
+    return report
 
 
 def epoch_reporter(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:

@@ -16,7 +16,7 @@ from autoprune.config.settings import RunConfig, SparsifySettings
 from autoprune.errors import ConfigError
 from autoprune.flow._masking import mask_model, training_mask
 from autoprune.flow._repairs import find_repair
-from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
+from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of, step_reporter
 from autoprune.flow._selectors import Selection, select
 from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench
@@ -73,6 +73,7 @@ def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
             checkpoint=bench.checkpoint,
             pth=bench.pth,
             on_epoch=epoch_reporter(settings.epochs, bench.watch),
+            on_step=step_reporter(bench.watch),
             on_trial=lambda trial: bench.watch(Stage(_tried_text(trial, settings.share))),
         )
     histories = {f"{trial.strength:g}": trial.history for trial in found.trials}
@@ -171,6 +172,7 @@ def finetune_stage(bench: Workbench, state: FlowState) -> StageResult:
                 teacher=copy.deepcopy(bench.dense) if settings.teacher == "dense" else None,
                 hooks=() if mask is None else (mask,),
                 on_epoch=epoch_reporter(settings.epochs, bench.watch),
+                on_step=step_reporter(bench.watch),
                 checkpoint=bench.checkpoint,
                 pth=bench.pth,
             ).score

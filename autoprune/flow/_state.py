@@ -65,4 +65,4 @@ class FlowState:
 
 def retraced(model: nn.Module, origin: Prunable, plan: Plan) -> Prunable:
     """Trace a model that a plan cut from another one. Modules that were frozen there are frozen in it too."""
-    return trace(model, origin.example_inputs, rebuilt_from=(origin, plan))
+    return trace(model, origin.example_inputs, rebuilt_from=(origin, plan), watch=None)

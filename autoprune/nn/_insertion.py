@@ -47,7 +47,7 @@ def add_channel_selection(model: nn.Module, example_inputs: object) -> nn.Module
     Raises:
         TraceError: the model cannot be traced, or no tensor in it is shared.
     """
-    prunable = trace(model, example_inputs)
+    prunable = trace(model, example_inputs, watch=None)
     places = _places(prunable)
     if not places:
         raise TraceError(

@@ -50,29 +50,26 @@ class Bar:
 
 
 class Bars:
-    """At most two counts: one of a whole phase, such as the trials of a search, and one inside it.
+    """At most one count of each level, such as the steps in an epoch of a training in a race.
 
     A count that ends before its total, as a timing does whose candidates settle early, is replaced by the
-    next one.
+    next one of its level or of one above.
     """
 
     def __init__(self) -> None:
-        self._outer: Bar | None = None
-        self._inner: Bar | None = None
+        self._levels: dict[int, Bar] = {}
 
     @property
     def shown(self) -> tuple[Bar, ...]:
-        """The counts to show, the outer one first."""
-        return tuple(bar for bar in (self._outer, self._inner) if bar is not None)
+        """The counts to show, the outermost one first."""
+        return tuple(self._levels[level] for level in sorted(self._levels))
 
     def advance(self, count: Counted, now: float) -> Bar:
         """Note a step of a count, or its beginning, and return its bar."""
         known = next((bar for bar in self.shown if bar.count.what == count.what), None)
         bar = known or Bar(count, now, count.done, now)
         bar.count, bar.moved = count, now
-        kept = None if count.done >= count.total else bar
-        if count.is_phase:
-            self._outer, self._inner = kept, None
-        else:
-            self._inner = kept
+        self._levels = {level: each for level, each in self._levels.items() if level < count.level}
+        if count.done < count.total:
+            self._levels[count.level] = bar
         return bar

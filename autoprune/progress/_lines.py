@@ -19,9 +19,9 @@ def line_of(event: Event) -> str | None:
 def counted_of(event: Event) -> Counted | None:
     """Return the count that an event moves, or None if it moves none."""
     if isinstance(event, TrialDone):
-        return Counted("searching", event.done, event.trials, _best(event), is_phase=True)
+        return Counted("searching", event.done, event.trials, _best(event), level=0)
     if isinstance(event, EpochDone):
-        return Counted("training", event.epoch, event.epochs, f"loss {event.loss:.4f}")
+        return Counted("training", event.epoch, event.epochs, f"loss {event.loss:.4f}", level=1)
     return event if isinstance(event, Counted) else None
 
 

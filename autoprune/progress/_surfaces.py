@@ -51,34 +51,41 @@ class Surface(Protocol):
 
 
 class Terminal:
-    """Lines, and under them the bars, which are drawn again several times a second."""
+    """Lines, and under them the bars, which are drawn again several times a second.
+
+    Nothing is drawn again while there are no bars, so that a timing is not disturbed.
+    """
 
     def __init__(self, console: PrintableConsole, clock: Clock = time.monotonic) -> None:
         self._console = console
         self._clock = clock
+        self._bars = Bars()
         self._live: Live | None = None
 
     def start(self, bars: Bars) -> None:
-        # A script may write its results to a file while its progress is on the terminal.
-        is_same = sys.stdout.isatty()
-        self._live = Live(
-            console=self._console,
-            get_renderable=lambda: bar_grid(bars, self._clock()),
-            refresh_per_second=_REDRAWS_PER_S,
-            transient=True,
-            redirect_stdout=is_same,
-        )
-        self._live.start()
+        self._bars = bars
 
     def line(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def moved(self, bar: Bar) -> None:
-        """Do nothing: the next redraw shows it."""
+        if not self._bars.shown:
+            self.stop()
+        elif self._live is None:
+            self._live = Live(
+                console=self._console,
+                get_renderable=lambda: bar_grid(self._bars, self._clock()),
+                refresh_per_second=_REDRAWS_PER_S,
+                transient=True,
+                # A script may write its results to a file while its progress is on the terminal.
+                redirect_stdout=sys.stdout.isatty(),
+            )
+            self._live.start()
 
     def stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
 
 
 class Log:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +26,12 @@ from torch import Tensor, nn
 from autoprune.errors import CheckpointError, DataError, reason_of
 from autoprune.graph import ChannelGroup, Prunable
 from autoprune.graph.capture import first_names, unchanged
+from autoprune.progress import Watch, watching
 from autoprune.reconstruction._layer_moments import LayerMoments
 from autoprune.reconstruction._sums import UNSEEN, Sums
 from autoprune.reconstruction._watch import ContractionWatch
 from autoprune.support.atomic import saving
+from autoprune.support.events import Counted
 from autoprune.support.files import require_regular
 from autoprune.support.modes import set_training
 from autoprune.support.schema import Strict, read_as
@@ -80,6 +82,7 @@ def moments(
     positions: int = POSITIONS,
     limit_bytes: int = LIMIT_BYTES,
     seed: int = 0,
+    watch: Watch = True,
 ) -> Moments:
     """Run unlabelled images through the dense model and sum the second moments of all layers' inputs.
 
@@ -101,19 +104,23 @@ def moments(
         positions: number of output positions drawn from each image.
         limit_bytes: largest memory of all moments.
         seed: seed of the positions.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Raises:
         DataError: there is no image, the model fails on a batch, or the inputs of a layer are not finite.
     """
-    return measure_model(
-        prunable.model,
-        data,
-        images=images,
-        positions=positions,
-        limit_bytes=limit_bytes,
-        seed=seed,
-        groups=prunable.groups,
-    )
+    with watching(watch) as show:
+        return measure_model(
+            prunable.model,
+            data,
+            images=images,
+            positions=positions,
+            limit_bytes=limit_bytes,
+            seed=seed,
+            groups=prunable.groups,
+            on_images=lambda seen: show(Counted("moments", min(seen, images), images)),
+        )
 
 
 def measure_model(
@@ -125,11 +132,12 @@ def measure_model(
     limit_bytes: int = LIMIT_BYTES,
     seed: int = 0,
     groups: Sequence[ChannelGroup] = (),
+    on_images: Callable[[int], None] | None = None,
 ) -> Moments:
     """Measure a model. The arguments are those of `moments`, and the model's channel groups.
 
     The groups show which linear layers read flattened feature maps. Without them the moments of these layers
-    cannot be pooled.
+    cannot be pooled. `on_images` is called after each batch with the number of images so far.
     """
     sums = Sums(positions, limit_bytes, torch.Generator().manual_seed(seed), _flattened(groups))
     seen = 0
@@ -143,6 +151,8 @@ def measure_model(
                 with ContractionWatch(model, sums.add):
                     call_on(model, given)
             seen += samples_in(inputs)
+            if on_images is not None:
+                on_images(seen)
     if not seen:
         raise DataError("moments: the data gave no images; give a loader that is not empty.")
     layers = sums.layers()

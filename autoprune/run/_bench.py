@@ -34,9 +34,11 @@ from autoprune.latency import (
     time_interleaved,
 )
 from autoprune.latency.timing import check_threads
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._saved_model import load_saved, noted_architecture
 from autoprune.run._tables import bench_table
 from autoprune.run._trust import require_trusted_file
+from autoprune.support.events import Stage
 from autoprune.support.files import require_regular
 from autoprune.support.notebook import Shown
 from autoprune.support.structures import tensors_in
@@ -86,7 +88,7 @@ class Bench(Shown):
         return [bench_table(self)]
 
 
-@entry()
+@entry(watch=GIVEN_WATCH)
 def bench(
     models: Sequence[str | os.PathLike[str]],
     *,
@@ -97,6 +99,7 @@ def bench(
     tolerance: float = 0.02,
     limit_seconds: float = 10.0,
     trust: bool = False,
+    watch: Watch = True,
 ) -> Bench:
     """Time exported models side by side, on random inputs.
 
@@ -117,6 +120,8 @@ def bench(
         limit_seconds: time limit of the timing, in seconds.
         trust: whether code in these files may run: pickled objects in .pt2 files, and architectures of saved
             folders that no config of yours named here.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         One row per model.
@@ -133,7 +138,8 @@ def bench(
     with _in_options():
         setting = LatencySetting(device=device, threads=threads, batch=1 if batch is None else batch)
         check_threads(setting)
-    with cpu_threads(threads), _in_options():
+    with watching(watch) as show, cpu_threads(threads), _in_options():
+        show(Stage(f"opening {', '.join(map(str, paths))}"))
         opened = [_open(path, setting, trust=trust) for path in paths]
         _check_names(opened, given)
         size = _settle_batch(opened, batch, given)
@@ -141,6 +147,8 @@ def bench(
             model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
             for path, model in zip(paths, opened, strict=True)
         ]
+        # Without a bar, which would be drawn again and again while the models are timed.
+        show(Stage(f"timing them for about {limit_seconds:g} s at most"))
         rows = _rows(paths, timed, tolerance, limit_seconds)
     return Bench(rows, size, threads, device)
 

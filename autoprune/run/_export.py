@@ -36,6 +36,7 @@ from autoprune.exporting import (
 from autoprune.exporting import export as export_model
 from autoprune.graph.attached import target_of
 from autoprune.graph.capture import inputs_of_part
+from autoprune.progress import Watch, watching
 from autoprune.reporting import summarise
 from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._dashboard import keep_files
@@ -54,7 +55,7 @@ from autoprune.run._stored_config import stored_spec
 from autoprune.run._trust import Consent, consent_of, require_own_path, trusted
 from autoprune.study import SearchStudy, open_study, study_command
 from autoprune.support.atomic import saving
-from autoprune.support.events import silent
+from autoprune.support.events import Stage, silent
 from autoprune.support.usercode import entry
 
 ARTEFACT = "folder"
@@ -73,6 +74,7 @@ def export_saved(
     config: ConfigSource | None = None,
     session: Session | None = None,
     opset: int | None = None,
+    watch: Watch = True,
 ) -> ExportReport:
     """Export the finetuned model of a study or a saved model, and check that the file computes the same.
 
@@ -94,6 +96,8 @@ def export_saved(
         config: a config of your own, as `search` accepts it. The code that it names is trusted.
         session: the model and the data, if `search` received them.
         opset: version of ONNX's operators for "onnx", by default that of torch's exporter.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         The path, the format, and the largest difference to the outputs of the saved model.
@@ -115,21 +119,25 @@ def export_saved(
     session = session or Session()
     consent = consent_of(trust, session.config if config is None else config)
     if dense:
-        return _export_dense(str(target), format_name, output, storage, consent, session, opset)
+        with watching(watch) as show:
+            show(Stage(f"exporting the dense model to {format_name}, and comparing the outputs"))
+            return _export_dense(str(target), format_name, output, storage, consent, session, opset)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
-    folder = (
-        Path(target)
-        if study is None
-        else saved_model_folder(study, consent, session, is_written=output is None)
-    )
     kept = {} if study is None else protected_files(study.url, stored_spec(study))
-    report = _export_folder_of(
-        folder, format_name, output, kept, trust=consent.trust, model=session.model, opset=opset
-    )
-    if format_name == ARTEFACT:
-        _complete(report.path, folder, study, trust=consent.trust, model=session.model)
-    elif output is None and (folder / CARD).exists():  # it lists the files
-        complete_artefact(folder)
+    with watching(watch) as show:
+        folder = (
+            Path(target)
+            if study is None
+            else saved_model_folder(study, consent, session, is_written=output is None, watch=show)
+        )
+        show(Stage(f"exporting to {format_name}, and comparing the outputs"))
+        report = _export_folder_of(
+            folder, format_name, output, kept, trust=consent.trust, model=session.model, opset=opset
+        )
+        if format_name == ARTEFACT:
+            _complete(report.path, folder, study, trust=consent.trust, model=session.model)
+        elif output is None and (folder / CARD).exists():  # it lists the files
+            complete_artefact(folder)
     if study is not None:
         note_export(study, folder, report.path)
         keep_files(study, silent)
@@ -213,7 +221,12 @@ def _export_dense(
 
 
 def saved_model_folder(
-    study: SearchStudy, consent: Consent, session: Session, *, is_written: bool = False
+    study: SearchStudy,
+    consent: Consent,
+    session: Session,
+    *,
+    is_written: bool = False,
+    watch: Watch = True,
 ) -> Path:
     """Return the folder of a study's trained model, which is saved first if the search has trained it.
 
@@ -222,6 +235,7 @@ def saved_model_folder(
         consent: the consent of the command.
         session: the model and the data, if `search` received them.
         is_written: whether a file will be written into the folder, which this user must have named then.
+        watch: called with events that report the progress.
 
     Raises:
         ExportError: no model is trained yet.
@@ -230,10 +244,10 @@ def saved_model_folder(
     folder = saved_folder(study, spec)
     if scores_the_export(spec.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         untrained = ["finetune.epochs=0"]
-        return _tuned_folder(study, consent, session, untrained)
+        return _tuned_folder(study, consent, session, watch, untrained)
     is_known = session.model is not None or spec.model.name is not None or spec.model.factory is not None
     if not folder.is_dir() and is_known and race_has_trained(study, study.best(), spec):
-        return _tuned_folder(study, consent, session)
+        return _tuned_folder(study, consent, session, watch)
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_export_advice(study, folder.parent)}")
     if is_written:
@@ -242,7 +256,7 @@ def saved_model_folder(
 
 
 def _tuned_folder(
-    study: SearchStudy, consent: Consent, session: Session, overrides: Sequence[str] = ()
+    study: SearchStudy, consent: Consent, session: Session, watch: Watch, overrides: Sequence[str] = ()
 ) -> Path:
     """Finetune the best trial, which trains nothing that the search has trained, and return its folder."""
     return finetune(
@@ -253,6 +267,7 @@ def _tuned_folder(
         overrides=overrides,
         trust=consent.trust,
         config=consent.own,
+        watch=watch,
     ).folder
 
 

@@ -16,11 +16,13 @@ from torch import nn
 from autoprune.errors import ConfigError, ExportError
 from autoprune.exporting import ExporterSpec, ExportReport
 from autoprune.exporting import export as export_model
+from autoprune.progress import Watch, watching
 from autoprune.run._export import export_saved
 from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._flow_result import FlowResult
 from autoprune.run._session import Session, StudyResult, of_study
 from autoprune.run._spec import ConfigSource
+from autoprune.support.events import Stage
 from autoprune.support.usercode import entry
 from autoprune.support.userfunction import path_of
 
@@ -40,6 +42,7 @@ def export(
     dense: bool = False,
     trust: bool = False,
     config: ConfigSource | None = None,
+    watch: Watch = True,
 ) -> ExportReport:
     """Write a model for a runtime, with a free batch size, and compare the file's outputs with the model's.
 
@@ -62,6 +65,8 @@ def export(
         trust: whether code that the study or the saved model names may run although no config of yours
             named it here.
         config: a config of your own, as `search` accepts it. The code that it names is trusted.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         The path, the format, and the largest difference to the outputs of the model.
@@ -84,7 +89,9 @@ def export(
         _refuse(given, "a module takes path, format, example_inputs, tolerance and opset alone")
         if path is None:
             raise ExportError('export: a module needs the path of the file to write, such as "small.onnx".')
-        return export_model(target, path, format, example_inputs, tolerance=tolerance, opset=opset)
+        with watching(watch) as show:
+            show(Stage(f"exporting to {format}, and comparing the outputs"))
+            return export_model(target, path, format, example_inputs, tolerance=tolerance, opset=opset)
     given = {"example_inputs": example_inputs, "tolerance": tolerance}
     _refuse(given, "only a module takes it, and a saved model knows its inputs")
     place, storage, session = _place(target, storage, is_dense=dense)
@@ -98,6 +105,7 @@ def export(
         config=config,
         session=session,
         opset=opset,
+        watch=watch,
     )
 
 

@@ -214,7 +214,7 @@ def export_int8(
                 "quantise model.onnx with onnxruntime.quantization."
             )
         watcher(Stage(f"export to {ONNX}"))
-        export_saved(folder, output=float_path, trust=trust, session=found.session, opset=opset)
+        export_saved(folder, output=float_path, trust=trust, session=found.session, opset=opset, watch=None)
         reduced = may_saturate() if reduce_range is None else reduce_range
         batches = _calibration(dense, images, spec.search.seed)
         watcher(Stage(f"int8: calibrating by {calibration} on {sum(map(len, batches))} training images"))

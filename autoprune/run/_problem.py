@@ -214,4 +214,5 @@ def trace_dense(dense: Dense, spec: RunSpec) -> Prunable:
         if name not in modules:
             kind = type(dense.model).__name__
             raise ConfigError(f'model.frozen: "{name}" is no module of {kind}.{suggest(name, modules)}')
-    return trace(dense.model, dense.example_inputs, frozen=spec.model.frozen, target=spec.model.target or "")
+    given = dense.model, dense.example_inputs
+    return trace(*given, frozen=spec.model.frozen, target=spec.model.target or "", watch=None)

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from autoprune.cost import COSTS, LATENCY
@@ -17,6 +18,8 @@ from autoprune.run._spec import RunSpec
 from autoprune.space import SHARE
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Stage, TrialDone, Watcher
+
+_log = logging.getLogger(__name__)
 
 
 def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
@@ -71,6 +74,10 @@ def trial_reporter(run: Run, study: SearchStudy) -> Callable[[TrialEvent], None]
             run.watch(Stage(f"trial {event.number} goes back to the queue"))
         if record is None:
             return
+        for rung in record.scores:
+            _log.info(
+                "trial %d: %s in %.1f s, score %.4f", record.number, rung.name, rung.seconds, rung.score
+            )
         seen[record.number] = record
         complete = [each for each in seen.values() if each.is_whole]
         best = study.best_of(complete) if complete else None

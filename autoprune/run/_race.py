@@ -42,7 +42,7 @@ from autoprune.study import (
     race_key,
     study_command,
 )
-from autoprune.support.events import Stage
+from autoprune.support.events import Counted, Stage
 
 
 def run_race(run: Run, study: SearchStudy, make_trainer: MakeScorer, *, take_over: bool = False) -> None:
@@ -117,9 +117,7 @@ class _Race:
 
     def run(self) -> None:
         """Run all stages, and store the result."""
-        others = len(self._records) - (self._uniform is not None)
-        has_uniform, rates = self._uniform is not None, len(self._rates)
-        finetunes = race_epochs(self._epochs, others, uniform=has_uniform, rates=rates) / self._epochs
+        finetunes = self._expected_epochs() / self._epochs
         ends = ", ".join(map(str, self._ends))
         self._run.watch(
             Stage(
@@ -207,6 +205,7 @@ class _Race:
 
     def _conclude(self, final: Mapping[int, float]) -> None:
         """Store the result. Of equal scores the earlier trial counts."""
+        self._report_count(is_over=True)
         winner = max(final, key=lambda number: (final[number], -number))
         self._study.store_race(
             RaceResult(
@@ -254,6 +253,18 @@ class _Race:
         rate = "" if self._compared is None else f" at the learning rate {self._value(self._rate):g}"
         reached = f"after {end} of {self._epochs} epochs{rate}: {score_text(score.score, score.error)}"
         self._run.watch(Stage(f"race: trial {number}{origin} {reached}"))
+        self._report_count()
+
+    def _report_count(self, *, is_over: bool = False) -> None:
+        """Report how many epochs of the race are trained. Their sum holds for a race without failures."""
+        done = sum(stage.epochs for entry in self._entries.values() for stage in entry.stages[-1:])
+        total = math.ceil(self._expected_epochs())
+        self._run.watch(Counted("race, epochs", total if is_over else min(done, total - 1), total, level=0))
+
+    def _expected_epochs(self) -> float:
+        others = len(self._records) - (self._uniform is not None)
+        has_uniform, rates = self._uniform is not None, len(self._rates)
+        return race_epochs(self._epochs, others, uniform=has_uniform, rates=rates)
 
     def _drop(self, number: int, reason: str) -> None:
         """Store that the worker of an entrant died again and again."""

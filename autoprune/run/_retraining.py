@@ -20,7 +20,7 @@ from torch import nn
 
 from autoprune.config.settings import FinetuneSettings
 from autoprune.execution import ALONE, Group, Setting
-from autoprune.flow import epoch_reporter, naming_learning_rate
+from autoprune.flow import epoch_reporter, naming_learning_rate, step_reporter
 from autoprune.run._dense import Dense
 from autoprune.run._spec import RunSpec
 from autoprune.run._together import fit_together
@@ -116,6 +116,7 @@ def retrain(
             seed=settings.seed,
             teacher=copy.deepcopy(dense.model) if settings.teacher == "dense" else None,
             on_epoch=epoch_reporter(settings.epochs, watch),
+            on_step=step_reporter(watch),
             checkpoint=state,
             until=until,
         )

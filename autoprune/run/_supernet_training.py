@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.errors import TrialError
-from autoprune.flow import epoch_reporter
+from autoprune.flow import epoch_reporter, step_reporter
 from autoprune.run._identity import identify
 from autoprune.run._run import Run
 from autoprune.run._stored_config import stored_ranking
@@ -122,6 +122,7 @@ def _trained(run: Run, subnets: SandwichSampler, state: Path) -> nn.Module:
             seed=settings.seed,
             subnets=subnets,
             on_epoch=epoch_reporter(settings.epochs, run.watch),
+            on_step=step_reporter(run.watch),
             checkpoint=state,
         )
     except TrialError as error:

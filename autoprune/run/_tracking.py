@@ -103,7 +103,7 @@ class _TrackedStudy:
             self.log(_trials)
         elif isinstance(event, EpochDone) and self._curve:
             self._send(CurvePoint(self._curve, event.epoch, {"loss": event.loss, "score": event.score}))
-        elif isinstance(event, Counted) and event.is_phase:
+        elif isinstance(event, Counted) and event.level == 0:
             self.log(_curves)
 
     def log(self, *sources: Any) -> None:

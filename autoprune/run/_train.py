@@ -18,7 +18,7 @@ import torch
 from autoprune.data import first_batch
 from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
 from autoprune.execution import ALONE, Group, Setting, fit_to_machine
-from autoprune.flow import epoch_reporter, naming_learning_rate
+from autoprune.flow import epoch_reporter, naming_learning_rate, step_reporter
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
@@ -173,6 +173,7 @@ def train_dense(
             dense.task.of_dense,
             seed=spec.train.seed,
             on_epoch=epoch_reporter(spec.train.epochs, watch),
+            on_step=step_reporter(watch),
             checkpoint=state,
         )
     history = {

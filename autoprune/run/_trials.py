@@ -30,7 +30,7 @@ from autoprune.run._supernet_training import prepare_supernet
 from autoprune.run._tracking import tracking
 from autoprune.run._warm_starts import enqueue_missing, moving_budget
 from autoprune.study import SearchStudy, at_work
-from autoprune.support.events import Stage, Watcher
+from autoprune.support.events import Counted, Stage, Watcher
 
 
 def run_trials(
@@ -85,6 +85,8 @@ def _run_trials(
     with quiet_optuna(), threads_of(search.engine, run.setting):
         makers = _Makers.of(run, study, moments)
         enter("trials")
+        ended = sum(record.has_ended for record in study.records())
+        run.watch(Counted("searching", ended, search.trials, level=0))
         run_search(
             search.engine,
             runner,

@@ -116,6 +116,7 @@ class _Training:
         checkpoint: Path | None,
         pth: Path | None = None,
         on_epoch: Callable[[EpochRecord], None] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
     ) -> Sparsified:
         """Train a copy of the dense model."""
         model = copy.deepcopy(self.prunable.model).train()
@@ -141,6 +142,7 @@ class _Training:
             seed=self.seed,
             hooks=(hook, *self.hooks),
             on_epoch=on_epoch,
+            on_step=on_step,
             checkpoint=checkpoint,
             pth=pth,
         )
@@ -190,6 +192,7 @@ def sparsify(
     checkpoint: Path | None = None,
     pth: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
     on_trial: Callable[[StrengthTrial], None] | None = None,
 ) -> Sparsified:
     """Train a copy of the dense model under a penalty.
@@ -219,6 +222,7 @@ def sparsify(
             call with the same arguments goes on from there.
         pth: file for the usual checkpoint of the full training; see `fit`.
         on_epoch: called with the record of every epoch of the full training.
+        on_step: called with the steps of its epochs, as `fit` does.
         on_trial: called with each of several strengths that was tried.
 
     Raises:
@@ -231,13 +235,13 @@ def sparsify(
     shared = (prunable, data, setting, task, penalty, spec, seed, plan, initial_scale)
     training = _Training(*shared, options or {}, tuple(hooks))
     if len(strengths) == 1:
-        return training.run(strengths[0], schedule, checkpoint, pth, on_epoch)
+        return training.run(strengths[0], schedule, checkpoint, pth, on_epoch, on_step)
     trials = []
     for trial in training.tried(strengths, share, short or _shortened(schedule), checkpoint):
         trials.append(trial)
         if on_trial is not None:
             on_trial(trial)
-    full = training.run(choose(trials).strength, schedule, checkpoint, pth, on_epoch)
+    full = training.run(choose(trials).strength, schedule, checkpoint, pth, on_epoch, on_step)
     return dataclasses.replace(full, trials=tuple(trials))
 
 

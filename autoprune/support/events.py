@@ -28,14 +28,14 @@ class Counted:
         done: number of steps that are done.
         total: number of all steps.
         note: a result so far, or "".
-        is_phase: whether other counts run inside this one, such as epochs inside a race.
+        level: 0 for the phases of a search, 1 for the epochs of a training, 2 for all that is inside these.
     """
 
     what: str
     done: int
     total: int
     note: str = ""
-    is_phase: bool = False
+    level: int = 2
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ from autoprune.graph.lineage import Lineage
 from autoprune.graph.modules import tie_modules
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
+from autoprune.progress import GIVEN_WATCH, Watch, watching
+from autoprune.support.events import Counted, Watcher
 from autoprune.support.usercode import entry
 from autoprune.tracing._block_check import BlockCheck
 from autoprune.tracing._blocks import find_blocks
@@ -44,8 +46,11 @@ from autoprune.tracing._shape_check import Fault, Misfit, ShapeCheck, meta_input
 
 _log = logging.getLogger(__name__)
 
+_STEPS = 4
+"""The steps of a trace: two graphs, the groups, and the blocks."""
 
-@entry(TraceError, model=nn.Module, frozen=Iterable)
+
+@entry(TraceError, model=nn.Module, frozen=Iterable, watch=GIVEN_WATCH)
 def trace(
     model: nn.Module,
     example_inputs: object,
@@ -53,6 +58,7 @@ def trace(
     frozen: Sequence[str] = (),
     target: str = "",
     rebuilt_from: tuple[Prunable, Plan] | None = None,
+    watch: Watch = True,
 ) -> Prunable:
     """Trace a model and find which of its channels can be dropped together.
 
@@ -67,6 +73,8 @@ def trace(
         rebuilt_from: the traced model and the plan from which `model` was rebuilt. Its groups then have the
             names, the channels and the frozen parts of that model, so that `plan.then` composes both plans.
             The target is that of the earlier trace, and the example inputs are those of its part.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Raises:
         PlanError: the plan of `rebuilt_from` does not fit its model.
@@ -78,8 +86,24 @@ def trace(
     elif target:
         example_inputs = inputs_of_part(model, example_inputs, target)
     inputs = normalise_inputs(example_inputs)
+    with watching(watch) as show:
+        return _trace(model, inputs, frozen, target, rebuilt_from, show)
+
+
+def _trace(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    frozen: Sequence[str],
+    target: str,
+    rebuilt_from: tuple[Prunable, Plan] | None,
+    watch: Watcher,
+) -> Prunable:
+    """Trace a model on normalised inputs. The arguments are those of `trace`."""
+    watch(Counted("tracing", 0, _STEPS))
     evaluated = capture(model, inputs, training=False, target=target)
+    watch(Counted("tracing", 1, _STEPS))
     trained = _capture_training(model, inputs, target)
+    watch(Counted("tracing", 2, _STEPS))
     store = LabelStore()
     axes = ParameterAxes.of(model, store)
     tie_modules(model, axes, store)
@@ -97,7 +121,11 @@ def trace(
         model, inputs, evaluated, axes, store, terms, values, unused, trained, lineage, target=target
     )
     check = ShapeCheck.of(model, trains=trained is not None)
-    return _with_blocks(_settle(draft, check), draft, check)
+    settled = _settle(draft, check)
+    watch(Counted("tracing", 3, _STEPS))
+    prunable = _with_blocks(settled, draft, check)
+    watch(Counted("tracing", _STEPS, _STEPS))
+    return prunable
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from autoprune.data import (
+    Batch,
     VisionData,
     from_storable,
     model_seed,
@@ -78,6 +79,7 @@ def fit(
     subnets: Subnets | None = None,
     hooks: Sequence[StepHook] = (),
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
     checkpoint: Path | None = None,
     until: int | None = None,
     pth: Path | None = None,
@@ -100,6 +102,8 @@ def fit(
         subnets: sub-nets of the model to train with it.
         hooks: hooks that act around each step, in this order.
         on_epoch: called with the record of each epoch that this call trains.
+        on_step: called after each step but the last of an epoch, with the numbers of steps that are done in
+            it and of all.
         checkpoint: file for the state of the training, which is written after each epoch.
         until: the epoch after which to stop. A later call with the same checkpoint continues exactly, because
             the learning rate follows the whole schedule. By default the whole schedule is trained.
@@ -134,7 +138,9 @@ def fit(
     with seeded(model_seed(seed)):
         records = _restore(trainer, checkpoint, identity, group)
         while trainer.steps < last:
-            record = _run_epoch(trainer, data, setting, task, seed=seed, last=last, group=group)
+            record = _run_epoch(
+                trainer, data, setting, task, seed=seed, last=last, group=group, on_step=on_step
+            )
             records.append(record)
             if not group.leads:
                 continue
@@ -215,6 +221,7 @@ def _run_epoch(
     seed: int,
     last: int,
     group: Group,
+    on_step: Callable[[int, int], None] | None,
 ) -> EpochRecord:
     """Train an epoch, or up to the step `last`, and evaluate the model."""
     started = time.perf_counter()
@@ -227,7 +234,9 @@ def _run_epoch(
     try:
         with own:
             steps = min(len(data.train), last - trainer.steps)
-            loss = trainer.run(data.train.batches(seed, epoch), steps)
+            batches = data.train.batches(seed, epoch)
+            counted = batches if on_step is None else _counted(batches, steps, on_step)
+            loss = trainer.run(counted, steps)
         if group.leads:
             found = measure(trainer.result, data.val, task, setting)
             seconds = time.perf_counter() - started
@@ -239,3 +248,11 @@ def _run_epoch(
     shared: EpochRecord = group.shared(record)
     trainer.best_score = max(trainer.best_score, shared.score)
     return shared
+
+
+def _counted(batches: Iterator[Batch], steps: int, on_step: Callable[[int, int], None]) -> Iterator[Batch]:
+    """Yield batches. The trainer takes the next one when the step on the last one is done."""
+    for done, batch in enumerate(batches):
+        if done:
+            on_step(done, steps)
+        yield batch

@@ -25,7 +25,7 @@ def find_heads(model: nn.Module, example_inputs: Tensor) -> tuple[str, ...]:
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     heads: dict[str, None] = {}
-    for group in trace(model, example_inputs).groups:
+    for group in trace(model, example_inputs, watch=None).groups:
         if group.frozen != OUTPUT:
             continue
         for member in group.members:

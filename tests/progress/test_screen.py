@@ -63,26 +63,29 @@ def test_a_count_inside_a_phase_has_a_bar_under_it_and_is_left_when_another_begi
     bars.advance(Counted("timing candidates", 97, 245), now=0)
     bars.advance(Counted("timing candidates", 98, 245), now=1)
     assert shown() == [("timing candidates", 98)]
-    bars.advance(Counted("searching", 4, 8, is_phase=True), now=2)
+    bars.advance(Counted("searching", 4, 8, level=0), now=2)
     assert shown() == [("searching", 4)]
-    bars.advance(Counted("training", 1, 5), now=3)
-    assert shown() == [("searching", 4), ("training", 1)]
-    bars.advance(Counted("training", 5, 5), now=4)
+    bars.advance(Counted("training", 1, 5, level=1), now=3)
+    bars.advance(Counted("steps", 7, 9), now=3)
+    assert shown() == [("searching", 4), ("training", 1), ("steps", 7)]
+    bars.advance(Counted("training", 2, 5, level=1), now=3)
+    assert shown() == [("searching", 4), ("training", 2)]
+    bars.advance(Counted("training", 5, 5, level=1), now=4)
     assert shown() == [("searching", 4)]
-    bars.advance(Counted("searching", 8, 8, is_phase=True), now=5)
+    bars.advance(Counted("searching", 8, 8, level=0), now=5)
     assert shown() == []
 
 
 def test_the_time_left_follows_the_pace_since_the_start_and_falls_between_steps() -> None:
     """Trials of an earlier process, which a resume counts as done, took no time here."""
     bars = Bars()
-    bar = bars.advance(Counted("searching", 40, 60, is_phase=True), now=100)
+    bar = bars.advance(Counted("searching", 40, 60, level=0), now=100)
     assert bar.left_s(now=130) is None
-    bars.advance(Counted("searching", 42, 60, is_phase=True), now=120)
+    bars.advance(Counted("searching", 42, 60, level=0), now=120)
     assert bar.left_s(now=120) == pytest.approx(18 * 10)
     assert bar.left_s(now=150) == pytest.approx(18 * 10 - 30)
     assert bar.line(now=120) == "searching: 42 of 60, 3 min left"
-    bars.advance(Counted("searching", 60, 60, "best 0.9", is_phase=True), now=300)
+    bars.advance(Counted("searching", 60, 60, "best 0.9", level=0), now=300)
     assert bar.left_s(now=400) == 0
 
 
@@ -150,7 +153,7 @@ def test_a_notebook_shows_lines_and_bars_in_one_output(monkeypatch: pytest.Monke
         clock.now = 1
         watch(DONE)
         clock.now = 2
-        watch(Counted("searching", 5, 8, is_phase=True))
+        watch(Counted("searching", 5, 8, level=0))
         assert "5/8" in pages[0]
         assert "3 s left" in pages[0]
     assert len(pages) == 1

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from autoprune.progress import watching
-from autoprune.support.events import Event, Stage, silent
+from autoprune.support.events import Counted, Event, Stage, silent
 
 
 class Tty(io.StringIO):
@@ -67,3 +67,23 @@ def test_the_verbs_take_what_watching_takes() -> None:
         autoprune.search(config={}, watch=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no config given"):
         autoprune.search(watch=False)
+
+
+def test_traces_and_moments_report_their_steps() -> None:
+    import torch
+    from torch import nn
+
+    import autoprune
+
+    seen: list[Counted] = []
+
+    def note(event: Event) -> None:
+        assert isinstance(event, Counted)
+        seen.append(event)
+
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    prunable = autoprune.trace(net, torch.zeros(1, 1, 8, 8), watch=note)
+    assert [(each.what, each.done, each.total) for each in seen] == [("tracing", n, 4) for n in range(5)]
+    seen.clear()
+    autoprune.moments(prunable, [torch.randn(4, 1, 8, 8)] * 3, images=10, watch=note)
+    assert [(each.what, each.done, each.total) for each in seen] == [("moments", n, 10) for n in (4, 8, 10)]

@@ -182,7 +182,19 @@ def test_seed_decides() -> None:
 
 
 def test_steps_may_end_within_an_epoch() -> None:
-    result = fit(small_model(), DATA, Schedule(steps=len(DATA.train) + 2), SETTINGS[0], Task(), seed=0)
+    """Each step but the last of its epoch is reported while the training goes on."""
+    seen: list[tuple[int, int]] = []
+    schedule, whole = Schedule(steps=len(DATA.train) + 2), len(DATA.train)
+    result = fit(
+        small_model(),
+        DATA,
+        schedule,
+        SETTINGS[0],
+        Task(),
+        seed=0,
+        on_step=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [*((step, whole) for step in range(1, whole)), (1, 2)]
     assert [record.steps for record in result.records] == [len(DATA.train), len(DATA.train) + 2]
 
 
