@@ -156,7 +156,7 @@ def bar_grid(bars: Bars, now: float) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     for _ in range(4):
         grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column()  # the one that a narrow terminal cuts
     for bar in bars.shown:
         count = bar.count
         notes = [note for note in (bar.left_text(now), count.note) if note]
@@ -165,7 +165,7 @@ def bar_grid(bars: Bars, now: float) -> RenderableType:
             ProgressBar(total=max(1, count.total), completed=count.done, width=_BAR_WIDTH),
             f"{count.done:,}/{count.total:,}",
             _clock_text(now - bar.started),
-            ", ".join(notes),
+            Text(", ".join(notes), no_wrap=True, overflow="ellipsis"),
         )
     return grid
 

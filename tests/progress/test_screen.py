@@ -9,7 +9,7 @@ import pytest
 
 from autoprune.progress import Screen
 from autoprune.progress._bars import Bars
-from autoprune.progress._surfaces import Notebook, html_of
+from autoprune.progress._surfaces import Notebook, bar_grid, html_of
 from autoprune.support.events import Counted, EpochDone, Stage, TrialDone
 from autoprune.support.printing import PrintableConsole
 
@@ -164,3 +164,14 @@ def test_a_notebook_shows_lines_and_bars_in_one_output(monkeypatch: pytest.Monke
 
 def test_html_escapes_control_characters() -> None:
     assert "\\x1b[31m" in html_of("a\x1b[31mb")
+
+
+def test_a_narrow_terminal_cuts_the_note_alone() -> None:
+    bars = Bars()
+    bars.advance(Counted("searching", 5, 10, "best 0.9123 at 45.7% of the MACs", level=0), now=0)
+    file = io.StringIO()
+    PrintableConsole(file=file, width=60).print(bar_grid(bars, now=3))
+    (line,) = file.getvalue().splitlines()
+    assert line.startswith("searching ")
+    assert "5/10 0:00:03 best" in line
+    assert line.rstrip().endswith("…")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.run import Event, Stage, StudyStatus, TrialDone, follow, status_of
+from autoprune.run import Counted, Event, Stage, StudyStatus, TrialDone, follow, status_of
 from autoprune.samplers import fact_key
 from autoprune.study import open_study
 from autoprune.study._processes import PROCESS
@@ -30,12 +30,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+COUNTS: list[Counted] = []
+"""The counts that the search of `seen` reported."""
+
+
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> dict[str, list[StudyStatus]]:
     """What a watcher sees after each trial and each step of the race of a search that is resumed."""
     found: dict[str, list[StudyStatus]] = {"trials": [], "race": []}
 
     def look(event: Event) -> None:
+        if isinstance(event, Counted):
+            COUNTS.append(event)
         kind = "trials" if isinstance(event, TrialDone) else "race"
         is_step = isinstance(event, Stage) and event.text.startswith("race: trial")
         if kind == "trials" or is_step:
@@ -82,6 +88,17 @@ def test_a_race_shows_its_entrants_and_the_time_left(seen: dict[str, list[StudyS
     assert last.left_s is not None
     assert last.left_s < first.left_s
     assert {worker.phase for worker in seen["race"][-1].workers} == {"race"}
+
+
+def test_a_search_counts_its_trials_from_the_start_and_the_epochs_of_its_race(
+    seen: dict[str, list[StudyStatus]],
+) -> None:
+    assert seen
+    phases = [count for count in COUNTS if count.level == 0]
+    assert [(count.what, count.done, count.total) for count in phases[:1]] == [("searching", 9, 11)]
+    race = [count for count in phases if count.what != "searching"]
+    assert [count.done for count in race] == sorted(count.done for count in race)
+    assert [count.done < count.total for count in race] == [*[True] * (len(race) - 1), False]
 
 
 def test_watching_writes_nothing_and_ends_with_the_search(
