@@ -19,7 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from autoprune.errors import ExportError, reason_of, unknown
+from autoprune.errors import ExportError, reason_of
 from autoprune.exporting._onnx import read_signature
 from autoprune.support.cpu import cpu_facts
 
@@ -55,10 +55,8 @@ def quantise(
         reduce_range: whether weights have 7 bits, so that sums do not saturate on x86 CPUs without VNNI.
 
     Raises:
-        ExportError: there is no such method, the file has several inputs, or it cannot be quantised.
+        ExportError: the file has several inputs, or it cannot be quantised.
     """
-    if method not in CALIBRATIONS:
-        raise ExportError(unknown("--calibration", method, CALIBRATIONS))
     inputs = read_signature(source).inputs
     if len(inputs) != 1:
         raise ExportError(f"{source}: has {len(inputs)} inputs, expected one to calibrate int8 with.")

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from autoprune.config.rungs import score_text
 from autoprune.data import first_batches
-from autoprune.errors import ConfigError, ExportError
+from autoprune.errors import ConfigError, ExportError, unknown
 from autoprune.execution import Setting
 from autoprune.exporting import (
+    CALIBRATIONS,
     INT8,
     ONNX,
     RECIPE,
@@ -198,6 +199,8 @@ def export_int8(
         ConfigError: an argument cannot be used, or nothing names the data.
         CheckpointError: the saved model cannot be loaded.
     """
+    if calibration not in CALIBRATIONS:
+        raise ConfigError(unknown("--calibration", calibration, CALIBRATIONS))
     if images < 1:
         raise ConfigError(f"--images: got {images}, expected at least 1.")
     consent = consent_of(trust, config)

@@ -186,6 +186,7 @@ def test_the_card_compares_int8_with_float_and_its_code_still_runs(
         exec(compile(code, CARD, "exec"), {})
 
 
+@pytest.mark.slow
 def test_int8_is_deterministic_and_reduced_weights_have_seven_bits(
     tuned: FinetuneResult, int8: Int8Report, tmp_path: Path
 ) -> None:
@@ -220,7 +221,7 @@ def test_a_loss_above_the_tolerance_is_stated(int8: Int8Report) -> None:
 
 def test_mistakes_of_an_int8_export_are_one_line(tuned: FinetuneResult, tmp_path: Path) -> None:
     storage = storage_of(tuned)
-    with pytest.raises(ExportError, match=r'--calibration: unknown name "min"'):
+    with pytest.raises(ConfigError, match=r'--calibration: unknown name "min"'):
         autoprune.export_int8(tuned.study, storage=storage, calibration="min", output=tmp_path / "a.onnx")
     with pytest.raises(ConfigError, match=r"--images: got 0, expected at least 1"):
         autoprune.export_int8(tuned.study, storage=storage, images=0)
