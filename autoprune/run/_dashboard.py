@@ -14,7 +14,7 @@ from autoprune.config.rungs import score_text
 from autoprune.cost import COSTS
 from autoprune.engines import rung_step
 from autoprune.errors import AutopruneError, shown_url
-from autoprune.exporting import RECIPE, WEIGHTS
+from autoprune.exporting import CARD, RECIPE, WEIGHTS
 from autoprune.reporting import StudySummary, summarise
 from autoprune.run._finetune_result import known_results
 from autoprune.run._next_step import exported_files, next_step
@@ -63,7 +63,7 @@ def keep_files(study: SearchStudy, watch: Watcher, page: Path | None = None) -> 
         if page is not None:
             keep_file(study, page, folder)
         for result in known_results(study):
-            written = [result.folder / name for name in (RECIPE, WEIGHTS)]
+            written = [result.folder / name for name in (RECIPE, WEIGHTS, CARD)]
             for file in (*written, *exported_files(study, result)):
                 if file.is_file():  # an export may be a folder
                     keep_file(study, file, folder, trial=result.trial)

@@ -28,7 +28,7 @@ from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
 from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._cut_trial import CutTrial, cut_trial, train_fully
-from autoprune.run._dashboard import publish
+from autoprune.run._dashboard import keep_files, publish
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.run._model_card import card_of_trial, score_part
@@ -199,6 +199,7 @@ def _complete(folder: Path, stored: StoredRun, small: nn.Module, watch: Watcher)
     export_beside(folder, small, stored.spec.output.formats, watch=watch)
     page = publish(stored.study, stored.spec, watch)
     complete_artefact(folder, page, watch=watch)
+    keep_files(stored.study, watch)  # with the card, which is written last
 
 
 def _finite(records: Sequence[EpochRecord]) -> tuple[Epoch, ...]:

@@ -102,7 +102,7 @@ def test_a_trial_shows_its_parameters_costs_widths_and_files(
         ", ".join(f"{name} {record.widths[name]}/{dense}" for name, dense in summary.dense_widths.items()),
     ]
     if trial == "best":
-        expected += ["recipe.json", "model.safetensors", "model.onnx"]
+        expected += ["recipe.json", "model.safetensors", "model.onnx", "README.md"]
     text = page(f"/dashboard/studies/1/trials?numbers={record.number}", *expected)
     assert [each for each in expected if each not in text] == []
     assert "autoprune" not in text
