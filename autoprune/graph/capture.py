@@ -9,6 +9,7 @@ The model is left unchanged.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import logging
@@ -136,8 +137,7 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool, target: 
     with unchanged(model), draws_kept(model), torch.no_grad():
         set_training(model, training)
         try:
-            with quiet_export(), _without_stack_traces():
-                program = torch.export.export(_only(model, target), args, kwargs, strict=False)
+            program = _export(_only(model, target), args, kwargs)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a forward pass may call sys.exit
@@ -154,6 +154,20 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool, target: 
         p: value for p, name in lifted.items() if isinstance(value := program.constants[name], Tensor)
     }
     return Captured(program, states, constants)
+
+
+def _export(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, object] | None) -> ExportedProgram:
+    with quiet_export(), _without_stack_traces():
+        try:
+            return torch.export.export(model, args, kwargs, strict=False)
+        except RuntimeError:
+            outputs: object = model(*args, **(kwargs or {}))
+            is_instance = dataclasses.is_dataclass(outputs) and not isinstance(outputs, type)
+            if not is_instance or type(outputs) in pytree.SUPPORTED_NODES:
+                raise
+        # torch does not look into a dataclass before it is registered.
+        torch.export.register_dataclass(type(outputs))
+        return torch.export.export(model, args, kwargs, strict=False)
 
 
 class _Only(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.errors import MaskError
 from autoprune.support.modes import modes_kept, set_training
 from autoprune.support.rows import Row
+from autoprune.support.structures import call_on, moved
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 
@@ -36,7 +37,7 @@ class ScoreInput:
         """Iterate over the data on the model's device."""
         device = next(self.model.parameters()).device
         for inputs, targets in self.data or ():
-            yield inputs.to(device), targets.to(device)
+            yield moved(inputs, device), moved(targets, device)
 
 
 Score: TypeAlias = Callable[[ScoreInput], Mapping[str, Tensor]]
@@ -59,7 +60,7 @@ def gradient(given: ScoreInput) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(weight) for name, weight in given.weights.items()}
     for inputs, targets in given.batches():
         with torch.enable_grad():
-            loss = given.loss(given.model(inputs), targets)
+            loss = given.loss(call_on(given.model, inputs), targets)
             found = torch.autograd.grad(loss, list(given.weights.values()), allow_unused=True)
         for name, each in zip(given.weights, found, strict=True):
             if each is not None:
@@ -87,7 +88,7 @@ def activation(given: ScoreInput) -> dict[str, Tensor]:
     handles = [module.register_forward_pre_hook(watch(name)) for name, module in owners.items()]
     try:
         for inputs, _ in given.batches():
-            given.model(inputs)
+            call_on(given.model, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -99,6 +99,7 @@ class Inspection(Shown):
         in_window: whether some plan fills the budget to [0.98, 1.00].
         problem: why the budget cannot be met, else "".
         memory_bytes: estimated peak memory of the search, of all workers together.
+        outside_params: parameters outside of model.target, which stay and do not count.
     """
 
     model: str
@@ -116,6 +117,7 @@ class Inspection(Shown):
     in_window: bool
     problem: str
     memory_bytes: int
+    outside_params: int = 0
 
     def _headline(self) -> str:
         dense, smallest = int(self.dense_cost.macs), int(self.smallest.macs)
@@ -205,6 +207,7 @@ def _inspect(given: Dense | None, spec: RunSpec, watch: Watcher) -> Inspection:
         in_window=in_window,
         problem=problem,
         memory_bytes=estimate_memory(dense, spec),
+        outside_params=_outside(prunable),
     )
 
 
@@ -239,7 +242,14 @@ def _unsearchable(prunable: Prunable, dense: Dense, spec: RunSpec, problem: str)
         in_window=False,
         problem=problem,
         memory_bytes=estimate_memory(dense, spec),
+        outside_params=_outside(prunable),
     )
+
+
+def _outside(prunable: Prunable) -> int:
+    """Return the number of parameters outside of the part that was traced."""
+    inside = {id(each) for each in prunable.part.parameters()}
+    return sum(each.numel() for each in prunable.model.parameters() if id(each) not in inside)
 
 
 def _name(dense: Dense, spec: RunSpec) -> str:

@@ -36,6 +36,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "search.sensitivity_evaluations",
         "search.sensitivity_images",
         "task.metric",
+        "task.evaluate",
         "score.rungs",
     ),
     "statistics": (*_CUTS, "search.sampler", "score.rungs"),

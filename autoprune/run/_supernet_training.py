@@ -97,7 +97,7 @@ def _facts(run: Run, subnets: SandwichSampler) -> dict[str, Any]:
         "subnets": subnets.identity,
         "schedule": dataclasses.asdict(spec.score.supernet),
         "batches": [spec.data.batch_size, spec.data.augment],
-        "loss": spec.task.loss,
+        "loss": run.dense.task.training_code,
         "setting": [setting.device, setting.label],
     }
 

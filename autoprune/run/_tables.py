@@ -103,6 +103,9 @@ def inspection_notes(inspection: Inspection) -> list[str]:
         f"{inspection.variables} keep ratio{' is' if inspection.variables == 1 else 's are'} searched.",
         *(["Blocks may be dropped too."] if inspection.drops_blocks else []),
     ]
+    if inspection.outside_params:
+        stay = f"{amount(inspection.outside_params)} parameters outside of it stay"
+        notes.append(f"Costs are those of model.target alone: {stay}.")
     if inspection.problem:
         notes.append(f"The budget cannot be met: {inspection.problem}")
     elif not inspection.in_window:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import autoprune
+from autoprune import run
 from autoprune.errors import ConfigError, DataError
+from autoprune.run._tables import inspection_notes
 
 Boxes = list[dict[str, Tensor]]
 CONFIG: dict[str, dict[str, Any]] = {
@@ -90,6 +92,11 @@ def test_a_detector_is_searched_in_its_backbone(tmp_path: Path, monkeypatch: pyt
     config = {**CONFIG, "model": {"target": "backbone"}, "task": task}
     with pytest.raises(ConfigError, match=r"teacher: .* without outputs to distill"):
         autoprune.search(model, data, {**config, "finetune": {"epochs": 1}}, watch=None)
+    inspection = run.inspect(config, model=model, data=data)
+    assert inspection.outside_params == sum(
+        each.numel() for layer in (model.box, model.score) for each in layer.parameters()
+    )
+    assert "outside of it stay" in "\n".join(inspection_notes(inspection))
     result = autoprune.search(model, data, config, watch=None)
     records = result.summary.records
     assert {record.state for record in records} == {"complete"}

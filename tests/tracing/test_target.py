@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,30 @@ def test_a_part_is_traced_proved_saved_and_exported_inside_the_whole(tmp_path: P
         autoprune.AutopruneError, match=r"leave example_inputs out to export its part parts\."
     ):
         autoprune.export(loaded, tmp_path / "whole.pt2", "pt2", example_inputs=IMAGES)
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+class Labelled(nn.Module):
+    """Returns a dataclass that torch does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, rows: Tensor) -> Output:
+        return Output(self.layers(rows))
+
+
+def test_a_model_that_returns_a_dataclass_is_traced_and_proved() -> None:
+    prunable = autoprune.trace(Labelled(), torch.zeros(2, 4))
+    plan = autoprune.make_plan(prunable, 0.5)
+    assert plan.widths == {"layers.0": 4}
+    assert float(autoprune.verify(prunable, plan, autoprune.rebuild(prunable, plan))) < 1e-9
 
 
 def test_a_part_that_cannot_be_narrowed_alone_is_refused_or_frozen() -> None:
