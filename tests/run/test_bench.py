@@ -18,6 +18,7 @@ from autoprune.graph.plan import Plan
 from autoprune.latency import FILES, LatencySetting
 from autoprune.run._bench import _RUNTIMES
 from autoprune.run._bench import bench as bench_files
+from autoprune.support.events import Event, Stage
 from autoprune.support.threads import usable_cores
 from autoprune.zoo import make_model
 from tests.latency.nets import TWO_INPUTS, TwoInputs
@@ -91,8 +92,11 @@ def test_files_of_two_runtimes_with_several_inputs_side_by_side(folder: Path) ->
 
 
 def test_one_model_alone_has_no_ratio(folder: Path) -> None:
-    (row,) = bench([folder / "small.onnx"], tolerance=0.9, limit_seconds=1).rows
+    events: list[Event] = []
+    model = folder / "small.onnx"
+    (row,) = bench([model], tolerance=0.9, limit_seconds=1, watch=events.append).rows
     assert row.ratio is None
+    assert events == [Stage(f"opening {model}"), Stage("timing them for about 1 s at most")]
 
 
 def test_a_batch_that_a_file_fixes_is_taken_by_all(folder: Path) -> None:

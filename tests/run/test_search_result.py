@@ -12,7 +12,7 @@ from torch import nn
 
 import autoprune
 from autoprune.errors import ConfigError, ExportError
-from autoprune.run import SearchResult
+from autoprune.run import Event, SearchResult, Stage
 from autoprune.support.notebook import MOST_BYTES
 from tests.own_rows import tiny_search
 
@@ -42,7 +42,10 @@ def test_a_result_goes_on_with_the_model_and_the_data_of_its_search(result: Sear
     assert torch.equal(result.model(images), tuned.model(images))
     assert tuned.export(format="safetensors").path == tuned.folder
     assert result.export("small.pt2", "pt2").max_difference < 1e-4
-    assert autoprune.export(tuned, "dense.pt2", "pt2", dense=True).path == Path("dense.pt2")
+    events: list[Event] = []
+    dense = autoprune.export(tuned, "dense.pt2", "pt2", dense=True, watch=events.append)
+    assert dense.path == Path("dense.pt2")
+    assert events == [Stage("exporting the dense model to pt2, and comparing the outputs")]
     assert result.report("page.html").page == Path("page.html")
     for shown in (
         result,
