@@ -251,7 +251,7 @@ class TrialRunner:
         records = self.study.records()
         failed = sum(record.state == "failed" for record in records)
         if failed >= HOPELESS and not any(record.state in ("complete", "pruned") for record in records):
-            raise StudyError(f"{self.study.name}: the first {failed} trials all failed; the last: {reason}")
+            raise StudyError(f"{self.study.name}: the first {failed} trials all failed. The last: {reason}")
 
     def requeue(self, job: Job) -> None:
         """Send the trial back to the queue under its own number, to be scored from the start."""

@@ -22,7 +22,7 @@ from autoprune.graph import ChannelGroup, Member, Plan, Prunable
 from autoprune.graph.capture import ExampleInputs, call, unchanged
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.masks._masks import Masks
-from autoprune.rebuilding import rebuild
+from autoprune.rebuilding import random_inputs, rebuild
 from autoprune.support.modes import modes_kept, set_training
 from autoprune.support.usercode import entry
 
@@ -166,14 +166,7 @@ def _masked(masks: Masks, members: list[Member], group: ChannelGroup) -> NDArray
 
 def _difference(masked: nn.Module, small: nn.Module, prunable: Prunable) -> float:
     """Compare the outputs of two models in eval mode and float64 on random inputs of the example's shapes."""
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(value: object) -> object:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        return value.cpu() if isinstance(value, Tensor) else value
-
-    inputs: ExampleInputs = pytree.tree_map(drawn, prunable.example_inputs)
+    inputs = random_inputs(prunable, torch.Generator().manual_seed(0))
     first, second = (
         list(_outputs(prunable.part_of(copy.deepcopy(model)).cpu().double(), inputs))
         for model in (masked, small)

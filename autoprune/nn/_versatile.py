@@ -111,7 +111,8 @@ class VersatileConv2d(nn.Module):
         counted = in_channels if delta and windows == "weight" else 1
         self.parts, self.kernel_size = parts, sides
         areas = [(sides[0] - 2 * crop) * (sides[1] - 2 * crop) for crop in range(parts[0])]
-        self._saved_area = areas[0] - sum(areas) / len(areas)
+        self._area, self._saved_area = areas[0], areas[0] - sum(areas) / len(areas)
+        self._planned = in_channels, out_channels  # Narrower versions make the same calls as the dense layer.
         self._area_stride = math.prod(self.stride)
         mask = torch.empty((*parts, 1, counted, *sides), device=device, dtype=torch.bool)
         self.register_buffer("mask", mask, persistent=False)
@@ -144,12 +145,12 @@ class VersatileConv2d(nn.Module):
         """Map [n, in_channels, h, w] to [n, out_channels, ...], of a size as for nn.Conv2d."""
         if torch.compiler.is_exporting() or inputs.is_meta:
             return self._by_formula(inputs)
-        weight, (crops, windows) = self.weight, self.parts
-        channels = inputs.shape[1]
-        outputs = len(weight) * crops * windows
-        values = inputs.numel() * outputs / (channels * self._area_stride)
+        crops, _ = self.parts
+        batch, _, high, wide = inputs.shape
+        channels, outputs = self._planned
+        values = batch * high * wide * outputs / self._area_stride
         saved = channels * self._saved_area  # MACs for each output value
-        copied = weight.numel() * crops * windows  # with zeros, for a single convolution
+        copied = outputs * channels * self._area  # with zeros, for a single convolution
         if crops > 1 and values * (saved - _PASS) + _WEIGHT * copied > _CALLS:
             return torch.cat([self._crops(inputs, crop, crop + 1, values) for crop in range(crops)], 1)
         return self._crops(inputs, 0, crops, values)
@@ -169,9 +170,8 @@ class VersatileConv2d(nn.Module):
             pads = [(0, 0, 0, 0, start, self.delta - start) for start in starts]
             weight = torch.stack([functional.pad(weight, each) for each in pads])
         elif windows > 1:
-            channels, _, high, wide = inputs.shape[1], *weight.shape[1:]
-            saved = (channels - 2 * self.delta) * high * wide * (1 - 1 / windows)
-            outputs = len(weight) * crops * windows
+            channels, outputs = self._planned
+            saved = (channels - 2 * self.delta) * weight[0, 0].numel() * (1 - 1 / windows)
             passes = 1 + channels * self._area_stride / outputs  # over outputs, and over inputs
             if values * (saved - _PASS * passes) + _WEIGHT * outputs * saved > _CALLS:
                 return self._around_shared(inputs, weight, mask, bias, first)

@@ -7,7 +7,7 @@ Example:
 
 from __future__ import annotations
 
-from autoprune.rebuilding._proof import verify
+from autoprune.rebuilding._proof import random_inputs, verify
 from autoprune.rebuilding._rebuilder import clone_structure, keep_positions, narrow, narrow_to, rebuild
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "keep_positions",
     "narrow",
     "narrow_to",
+    "random_inputs",
     "rebuild",
     "verify",
 ]

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.errors import VerificationError
 from autoprune.graph import Plan, Prunable
-from autoprune.graph.capture import call, first_names, named_tensors, unchanged
+from autoprune.graph.capture import ExampleInputs, call, first_names, named_tensors, unchanged
 from autoprune.graph.positions import KeepPositions
 from autoprune.rebuilding._masked import InDouble, MaskedReference
 from autoprune.rebuilding._rebuilder import clone_structure, keep_positions, rebuild
@@ -152,7 +152,7 @@ class _Trial:
         generator = torch.Generator().manual_seed(seed)
         masked = MaskedReference(prunable, plan, generator)
         self._model, self._target = prunable.model, prunable.target
-        self._inputs = pytree.tree_map(lambda value: _random_input(value, generator), prunable.example_inputs)
+        self._inputs = random_inputs(prunable, generator)
         self.positions = keep_positions(prunable, plan)
         with torch.no_grad(), _naming_pass("masked dense"):
             self.reference = masked.outputs(self._inputs)
@@ -205,10 +205,16 @@ def _take(tensor: Tensor, axes: dict[int, NDArray[np.int64]] | object) -> Tensor
     return tensor
 
 
-def _random_input(value: object, generator: torch.Generator) -> object:
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return torch.randn(value.shape, generator=generator, dtype=torch.float64)
-    return value.cpu() if isinstance(value, Tensor) else value
+def random_inputs(prunable: Prunable, generator: torch.Generator) -> ExampleInputs:
+    """Return inputs like the example's on the CPU, with random float64 numbers in place of all floats."""
+
+    def drawn(value: object) -> object:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        return value.cpu() if isinstance(value, Tensor) else value
+
+    inputs: ExampleInputs = pytree.tree_map(drawn, prunable.example_inputs)
+    return inputs
 
 
 def _with_tensors(

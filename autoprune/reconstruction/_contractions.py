@@ -64,11 +64,6 @@ class Contraction:
         """Size of the kernel along each spatial axis; empty for a linear layer."""
         return tuple(self.weight.shape[2:])
 
-    @property
-    def input_axis(self) -> int:
-        """Axis of the weight with the inputs of a group."""
-        return 0 if self.transposed else 1
-
     def places(self, output: Tensor, count: int, generator: torch.Generator) -> Tensor | None:
         """Draw `count` output positions of each image, int64 [n, count], or None if there are no more."""
         positions = _positions_of(output, bool(self.kernel))

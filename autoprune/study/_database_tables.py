@@ -62,13 +62,13 @@ class Contents:
         foreign = self._foreign()
         if foreign is not None:
             raise StudyError(
-                f"{shown}: it is a database of another program (table {foreign}); nothing was changed; name "
+                f"{shown}: it is a database of another program (table {foreign}). Nothing was changed. Name "
                 "another one as search.storage."
             )
         if self.revision is not None and self.revision != _head():
             raise StudyError(
                 f"{shown}: its tables are of another version of Optuna (got {self.revision}, expected "
-                f"{_head()}); nothing was changed. Name another search.storage, or copy it and upgrade the "
+                f"{_head()}). Nothing was changed. Name another search.storage, or copy it and upgrade the "
                 "copy with `optuna storage upgrade`."
             )
         if self.is_new and not create:

@@ -131,7 +131,7 @@ class _Lock(JournalFileSymlinkLock):
             if holder != seen:
                 seen, since = holder, time.monotonic()
             elif time.monotonic() - since > LOCK_GRACE_S:
-                _log.warning("%s: a process that died holds it; it is released", self._lock_file)
+                _log.warning("%s: a process that died holds it. It is released", self._lock_file)
                 with contextlib.suppress(RuntimeError):  # another process was faster
                     self.release()
             time.sleep(wait_s)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from torch import Tensor
 from torch.export.graph_signature import OutputKind
@@ -137,10 +136,6 @@ class Graph:
             if getattr(getattr(node.target, "_schema", None), "is_mutable", False)
             and isinstance(node.args[0], Node)
         )
-
-
-def _is_node(value: object) -> TypeGuard[Node]:
-    return isinstance(value, Node)
 
 
 def _shape(node: object) -> tuple[int, ...] | None:

@@ -118,7 +118,7 @@ def test_a_fault_of_the_samplers_is_not_taken_for_a_failed_trial(
 def test_a_search_whose_every_trial_fails_ends_early(url: str, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     calls.mkdir()
-    with pytest.raises(StudyError, match="the first 5 trials all failed; the last: ValueError: a bug"):
+    with pytest.raises(StudyError, match=r"the first 5 trials all failed\. The last: ValueError: a bug"):
         run_search("serial", toy_runner(new_study(url)), TroubledMaker(calls, "always fails"))
     assert [record.state for record in open_study(url, "toy").records()] == ["failed"] * 5
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune import export, load_pruned, make_plan, rebuild, save_pruned, trace, verify
@@ -101,6 +102,39 @@ def test_large_layers_save_multiplications_and_small_ones_calls(mode: str, geome
             for each in (layer(images), layer._by_formula(images))
         )
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+class Calls(TorchDispatchMode):
+    """Keeps the names of all operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.append(str(function))
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("mode", ["spatial", "channels", "both"])
+def test_a_narrowed_layer_makes_the_calls_of_the_dense_one(mode: str) -> None:
+    """A latency table reads the sizes behind the numbers of each call."""
+    layers = (
+        VersatileConv2d(48, 180, 3, padding=1, **MODES[mode]),
+        nn.Flatten(),
+        nn.Linear(180 * 24 * 24, 2),
+    )
+    prunable = trace(nn.Sequential(*layers).eval(), torch.zeros(2, 48, 24, 24))
+    small = rebuild(prunable, make_plan(prunable, {"0": 1}))
+    found = []
+    for model in (prunable.model, small):
+        with torch.no_grad(), Calls() as calls:
+            model(torch.zeros(2, 48, 24, 24))
+        found.append(calls.names)
+    assert found[0] == found[1]
+    assert sum("convolution" in name for name in found[0]) > 1
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -275,7 +275,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("after", [2, pytest.param(13, marks=pytest.mark.slow), 17])
+@pytest.mark.parametrize("after", [*(pytest.param(after, marks=pytest.mark.slow) for after in (2, 13)), 17])
 def test_an_interrupted_race_resumes_with_the_same_result(
     searched: Searched, folder: Path, after: int
 ) -> None:

@@ -162,7 +162,7 @@ def test_a_statistic_is_lowest_for_a_group_that_can_lose_half_its_channels(
     assert all(math.isfinite(value) and value > 0.01 for name, value in values.items() if name != DEAD)
 
 
-@pytest.mark.parametrize("sampler", ["kl", "importance"])
+@pytest.mark.parametrize("sampler", ["kl", pytest.param("importance", marks=pytest.mark.slow)])
 def test_a_search_draws_by_the_statistic_that_it_measured(
     model: nn.Module, data: VisionData, sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,9 @@ def test_what_the_last_layer_computes_and_moves() -> None:
     }
 
 
-@pytest.mark.parametrize(("per_mac", "per_parameter"), [(1e-6, 0.0), (1e-6, 2e-5)])
+@pytest.mark.parametrize(
+    ("per_mac", "per_parameter"), [pytest.param(1e-6, 0.0, marks=pytest.mark.slow), (1e-6, 2e-5)]
+)
 def test_a_latency_of_macs_and_parameters_is_found(per_mac: float, per_parameter: float) -> None:
     prunable = autoprune.trace(four_layers(), torch.zeros(1, 1, 8, 8))
     found = make_profiler(prunable, LatencySetting()).found
