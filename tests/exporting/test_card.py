@@ -91,9 +91,9 @@ def test_a_file_that_is_no_onnx_is_stated(folder: Path) -> None:
     (folder / ONNX).write_bytes(b"junk")
     assert "There is no `model.onnx` here: it cannot be read" in card(folder)
     (folder / INT8).touch()
-    rows = [["bytes", "1,000", "300"]]
+    rows = [["bytes", "1,000", "300"], ["ms", "2", "1"]]
     text = card(folder, int8={"made": ["By ONNX Runtime."], "rows": rows, "notes": ["Slower here."]})
-    assert "| bytes | 1,000 | 300 |" in text
+    assert "| bytes | 1,000 | 300 |\n| ms | 2 | 1 |\n\n- Slower here.\n" in text
     (folder / INT8).unlink()
     assert "Slower here." not in card(folder)
 
