@@ -45,8 +45,15 @@ def load_config(
             occurs twice, the later value is used.
         profile: name of a profile whose keys replace those of the source, but not those of `overrides`.
 
+    Returns:
+        The settings, with defaults for all keys that are left out.
+
     Raises:
         ConfigError: the file is missing or no TOML, a key is unknown, or a value has the wrong type.
+
+    Example:
+        config = autoprune.load_config("digits", ["search.trials=8"])
+        config.search.trials  # 8
     """
     if isinstance(source, Mapping):
         where, values = "config", _as_in_toml(source)

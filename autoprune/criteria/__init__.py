@@ -300,6 +300,10 @@ def make_plan(
     Raises:
         PlanError: a group, width, ratio or criterion does not fit the model, or data is missing.
         DataError: the data has no batches of (inputs, targets).
+
+    Example:
+        plan = autoprune.make_plan(prunable, 0.5, criterion="l1")
+        plan.widths
     """
     widths = resolve_widths(prunable, ratio)
     return choose_channels(prunable, widths, criterion, data, loss, seed, rule=rule)

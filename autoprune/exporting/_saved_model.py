@@ -58,6 +58,9 @@ def save_pruned(
     Raises:
         ExportError: the folder cannot be written or holds the weights of a model that is not pruned, or a
             tensor or a value in `extra` cannot be stored.
+
+    Example:
+        autoprune.save_pruned(small, plan, "small")
     """
     folder = Path(folder)
     _require_own(folder)
@@ -98,6 +101,9 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
     Raises:
         CheckpointError: files are missing, damaged or too new, or the architecture is not the stored one. The
             message names the first tensor that differs and both shapes.
+
+    Example:
+        small = autoprune.load_pruned("small", make_model)
     """
     folder = Path(folder)
     recipe = read_recipe(folder)

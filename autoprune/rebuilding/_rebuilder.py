@@ -45,12 +45,19 @@ def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
 
     The modules of dropped blocks are replaced by modules that add nothing (see `autoprune.graph.blocks`).
 
+    Args:
+        prunable: the traced dense model.
+        plan: the channels to keep.
+
     Returns:
         A new module of the same class and in the same mode. Its parameters are copied slices of the dense
         parameters, on the same devices and with the same requires_grad.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
+
+    Example:
+        small = autoprune.rebuild(prunable, plan)  # `prunable.model` stays as it is
     """
     small = narrow_to(prunable.model, prunable, plan)
     note_example(small, prunable.example_inputs, prunable.target)

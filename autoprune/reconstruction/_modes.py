@@ -85,6 +85,9 @@ def repair(
         DataError: there is no image, or the model fails on one.
 
     Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017.
+
+    Example:
+        repaired = autoprune.repair(prunable, plan, small, measured)
     """
     if mode not in MODES:
         raise PlanError(unknown("repair: mode", mode, MODES))

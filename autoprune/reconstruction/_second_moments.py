@@ -107,8 +107,14 @@ def moments(
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
+    Returns:
+        The moments of each layer's inputs, [inputs, inputs] in float64, and the reasons of missing ones.
+
     Raises:
         DataError: there is no image, the model fails on a batch, or the inputs of a layer are not finite.
+
+    Example:
+        measured = autoprune.moments(prunable, [images], images=256)
     """
     with watching(watch) as show:
         return measure_model(
@@ -221,11 +227,18 @@ class _Notes(Strict):
     left_out: dict[str, str]
 
 
-def save_moments(measured: Moments, path: Path) -> None:
+def save_moments(measured: Moments, path: str | os.PathLike[str]) -> None:
     """Write moments to a safetensors file, which appears only when it is complete.
+
+    Args:
+        measured: the moments.
+        path: the file.
 
     Raises:
         CheckpointError: the file cannot be written.
+
+    Example:
+        autoprune.save_moments(measured, "moments.safetensors")
     """
     tensors = {f"second:{name}": layer.second for name, layer in measured.layers.items()}
     tensors |= {f"mean:{name}": layer.mean for name, layer in measured.layers.items()}
@@ -236,15 +249,24 @@ def save_moments(measured: Moments, path: Path) -> None:
         transposed=[name for name, layer in measured.layers.items() if layer.transposed],
         left_out=dict(measured.left_out),
     )
-    with saving(path, "moments") as part:
+    with saving(Path(path), "moments") as part:
         write_plain(tensors, part, metadata={FORMAT: notes.model_dump_json()})
 
 
 def load_moments(path: str | os.PathLike[str]) -> Moments:
     """Read moments that `save_moments` wrote.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The same moments.
+
     Raises:
         CheckpointError: the file is missing, damaged, or not a file of moments.
+
+    Example:
+        measured = autoprune.load_moments("moments.safetensors")
     """
     advice = "delete the file to measure the moments again."
     try:

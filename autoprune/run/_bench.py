@@ -130,6 +130,10 @@ def bench(
         ConfigError: an argument or a shape cannot be used, or a .pt2 file is not trusted.
         CheckpointError: the model of a folder cannot be rebuilt.
         LatencyError: a file cannot be opened or run.
+
+    Example:
+        found = autoprune.bench(["dense.onnx", "small.onnx"], threads=1)
+        found.rows[1].ratio.ratio  # below 1 if the second model is faster
     """
     if not models:
         raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")

@@ -71,7 +71,7 @@ def best(study: StudyRef, storage: str | None = None, limits: Mapping[str, str] 
             case the message names the smallest value of each limited cost.
 
     Example:
-        picked = autoprune.best("digits", limits={"flops": "40%"})
+        picked = autoprune.best("digits", limits={"flops": "50%"})
         picked.trial.number, picked.trial.score
     """
     name, given, _ = of_study(study, storage)

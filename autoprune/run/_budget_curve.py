@@ -73,6 +73,9 @@ def budget_curve(
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
+    Returns:
+        The best plan within each budget, with its predicted error and its costs.
+
     Raises:
         ConfigError: the budget is malformed, or the study does not know its cost.
         BudgetError: no plan meets one of the budgets. The message names the smallest reachable cost.

@@ -32,6 +32,9 @@ def error_curves(config: ConfigSource, outputs: Outputs = (), *, watch: Watch = 
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
+    Returns:
+        A curve for each group, and the files that were written.
+
     Raises:
         AutopruneError: model, weights or data cannot be loaded, or an output cannot be written.
 

@@ -93,6 +93,10 @@ def finetune(
             from those of the study, this machine lacks the device of the trials, or the study names code or
             paths that are not trusted.
         TrialError: the training diverged.
+
+    Example:
+        tuned = autoprune.finetune("digits", model=model, data=loaders)
+        tuned.test_score, tuned.model, tuned.folder
     """
     name, url, session = of_study(study, storage, Session(model, data, config))
     objects = session.config

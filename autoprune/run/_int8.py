@@ -194,10 +194,17 @@ def export_int8(
         config: a config of your own. For a folder it names the data, in [data].
         watch: whether to show the progress, or a function that is called with its events.
 
+    Returns:
+        The files, with the scores and the times of both.
+
     Raises:
         ExportError: the model cannot be exported or quantised.
         ConfigError: an argument cannot be used, or nothing names the data.
         CheckpointError: the saved model cannot be loaded.
+
+    Example:
+        quantised = autoprune.export_int8("digits")
+        quantised.path  # runs/digits/best/model.int8.onnx
     """
     if calibration not in CALIBRATIONS:
         raise ConfigError(unknown("--calibration", calibration, CALIBRATIONS))

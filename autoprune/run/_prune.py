@@ -104,6 +104,10 @@ def prune(
         StudyError: the output folder holds a flow of other settings, another model or other data, or another
             process runs it.
         AutopruneError: a setting, the model or the data cannot be used.
+
+    Example:
+        pruned = autoprune.prune(model, loaders, {"budget": {"flops": "50%"}, "finetune": {"epochs": 1}})
+        pruned.cost.macs, pruned.model
     """
     if config is None:
         raise ConfigError('prune: no config given; pass at least {"budget": {"flops": "50%"}}.')

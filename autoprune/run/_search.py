@@ -103,6 +103,10 @@ def search(
 
     Raises:
         AutopruneError: a setting, the model or the data cannot be used. The storage is unchanged then.
+
+    Example:
+        result = autoprune.search(model, loaders, {"budget": {"flops": "50%"}, "search": {"study": "digits"}})
+        result.best.score, result.plan.widths
     """
     checked_action(if_exists)
     if from_study is not None:
@@ -216,6 +220,9 @@ def resume(
     Note:
         If search.trials grows, the settings of the samplers that depend on it change for the new trials:
         sizes of populations, start-up trials, and the decay of exploration noise.
+
+    Example:
+        result = autoprune.resume("digits", model=model, data=loaders, overrides=["search.trials=4"])
     """
     name, url, session = of_study(study, storage, Session(model, data, config))
     opened = open_run(name, url, overrides, trust=trust, config=session.config)

@@ -58,11 +58,17 @@ def sensitivity_curves(
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
+    Returns:
+        A curve for each group, and the files that were written.
+
     Raises:
         AutopruneError: model, weights or data cannot be loaded, or an output cannot be written.
 
     Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, figure 2 (b). They score the
     model directly after the cut. Here its BatchNorm is recalibrated first.
+
+    Example:
+        curves = autoprune.sensitivity_curves("digits", ["cuts.csv"], limit_seconds=60)
     """
     if not 0 < limit_seconds <= MOST_SECONDS:
         raise ConfigError(

@@ -68,8 +68,8 @@ def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch =
         AutopruneError: the model or the data cannot be loaded, or the training diverges.
 
     Example:
-        result = autoprune.train({"model": {"name": "digits_resnet"}, "data": {"name": "digits"}})
-        result.val_score, result.checkpoint  # runs/digits_resnet-digits.safetensors
+        result = autoprune.train("digits")
+        result.val_score, result.checkpoint  # runs/digits/dense.safetensors
     """
     return together(lambda group: _train(config, group, watch, if_exists))
 

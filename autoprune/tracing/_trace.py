@@ -76,10 +76,17 @@ def trace(
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
+    Returns:
+        The channel groups, the graph and the costs of the model.
+
     Raises:
         PlanError: the plan of `rebuilt_from` does not fit its model.
         TraceError: `torch.export` cannot follow the forward pass, or a name in `frozen` is not a module or is
             a module without parameters.
+
+    Example:
+        prunable = autoprune.trace(model, images[:1])
+        prunable.cost().macs, [group.name for group in prunable.groups]
     """
     if rebuilt_from is not None:
         target = rebuilt_from[0].target
