@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import autoprune.guide
-from autoprune.cli._documents import DOCUMENTS, Document, Part, schema
+from autoprune.cli._document_parts import Part
+from autoprune.cli._documents import DOCUMENTS, Document, schema
 from tests.guide.reference import documented, wrapped
 
 PATH = Path(autoprune.guide.__file__).with_name("json.md")
