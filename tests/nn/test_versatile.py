@@ -104,11 +104,11 @@ def test_large_layers_save_multiplications_and_small_ones_calls(mode: str, geome
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
-class Calls(TorchDispatchMode):
+class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Keeps the names of all operators that run."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.names: list[str] = []
 
     def __torch_dispatch__(
