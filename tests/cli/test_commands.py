@@ -129,6 +129,8 @@ def typed(
         (["best", "s", "--trust"], "--trust: best reads it with --budget alone"),
         (["best", "s", "--config", "digits"], "--config: best reads it with --budget alone"),
         (["search", "digits", "--trust"], "--trust: the code that your own CONFIG names is trusted"),
+        (["search", "digits", "--if-exists", "resum"], 'unknown action "resum". Did you mean "resume"?'),
+        (["train", "digits", "--if-exists", "x"], 'unknown action "x". Known: error, resume, overwrite.'),
         (["inspect", "digits", "-o", "a.png"], "--output: inspect writes files of --errors or"),
         (["inspect", "digits", "--errors", "-o", "a.txt"], "a name that ends in .png, .svg, .pdf, .csv."),
         (["inspect", "digits", "--sensitivity", "--limit", "0"], "--limit: got 0, expected more than 0"),
