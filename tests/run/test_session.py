@@ -91,10 +91,8 @@ def test_a_result_goes_on_with_the_functions_of_its_search(
 ) -> None:
     result, _ = searched
     stored = open_study(result.storage, result.name).config
-    assert stored["task"] == {
-        "loss": f"{__name__}:config.<locals>.noted",
-        "metric": f"{__name__}:<HitRate>",
-    }
+    assert stored["task"]["loss"] == f"{__name__}:config.<locals>.noted"
+    assert stored["task"]["metric"] == f"{__name__}:<HitRate>"
     assert stored["search"]["sampler"].endswith(":<SamplerSpec>")
     assert all((record.score or 0) > 1 for record in result.summary.records)
     assert result.plan.widths.items() <= result.best.widths.items()
