@@ -155,6 +155,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in text for words in known)
 
 
+_LOST_GPU = (
+    "device-side assert",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "unspecified launch failure",
+    "uncorrectable ecc",
+)
+"""Parts of the messages of CUDA errors after which no call to CUDA succeeds in that process."""
+
+
+def is_lost_gpu(reason: str) -> bool:
+    """Return whether the reason of a failure means that its process can no longer use the GPU."""
+    text = reason.lower()
+    return "cuda error" in text and any(words in text for words in _LOST_GPU)
+
+
 def shown_url(text: str) -> str:
     """Return a storage URL, or a text that ends with one, with its passwords hidden.
 

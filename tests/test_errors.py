@@ -8,6 +8,7 @@ import pytest
 
 from autoprune.errors import (
     abridged,
+    is_lost_gpu,
     is_out_of_memory,
     one_line,
     printable,
@@ -156,3 +157,10 @@ def test_memory_that_ran_out_is_known_by_the_texts_of_all_libraries() -> None:
         assert is_out_of_memory(RuntimeError(text))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_gpu_is_lost_after_some_errors_of_cuda_only() -> None:
+    assert is_lost_gpu("AcceleratorError: CUDA error: device-side assert triggered")
+    assert is_lost_gpu("CUDA error: an illegal memory access was encountered")
+    assert not is_lost_gpu("CUDA error: out of memory")
+    assert not is_lost_gpu("my CUDA error: unknown words")

@@ -24,7 +24,7 @@ from typing import Any
 from autoprune.engines._runner import Job, MakeScorer, Runner
 from autoprune.engines._workers import WorkerHealth, Workers, environment
 from autoprune.engines.serial import climb
-from autoprune.errors import StudyError, TrialError, summary_of
+from autoprune.errors import StudyError, TrialError, is_lost_gpu, summary_of
 from autoprune.support.exits import describe_exit
 
 _STOP_TIMEOUT_S = 5.0
@@ -116,6 +116,8 @@ def _handle(runner: Runner, worker: _Worker, message: tuple[str, Any], health: W
         if kind == "done":
             runner.finish(job)
         else:
+            worker.broken = is_lost_gpu(content)  # then its process ends now
+            worker.ready = not worker.broken
             runner.fail(job, content)
 
 
@@ -235,6 +237,8 @@ def _serve(make_scorer: MakeScorer, pipe: Connection) -> None:
             pipe.send(("done", None))
         except TrialError as error:
             pipe.send(("failed", str(error)))
+            if is_lost_gpu(str(error)):
+                return
 
 
 def _leave_with_parent() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from autoprune.config.rungs import RungScore
 from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
 from autoprune.engines._workers import Workers
-from autoprune.errors import AutopruneError, TrialError, summary_of
+from autoprune.errors import AutopruneError, StudyError, TrialError, is_lost_gpu, summary_of
 from autoprune.space import Candidate
 
 
@@ -24,13 +24,22 @@ def run_serial(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> Non
 
 
 def run_trial(runner: Runner, scorer: Scorer, job: Job) -> None:
-    """Climb the rungs of one trial. An error of the scorer fails this trial only."""
+    """Climb the rungs of one trial. An error of the scorer fails this trial only.
+
+    Raises:
+        StudyError: the error was one of CUDA after which all later trials of this process would fail.
+    """
     rungs = climb(scorer, job.widths, job.variant)
     while True:
         try:
             rung = next(rungs, None)
         except TrialError as error:
             runner.fail(job, str(error))
+            if is_lost_gpu(str(error)):
+                raise StudyError(
+                    f"{runner.study.name}: trial {job.number} failed, and CUDA cannot be used in this "
+                    f"process any more ({error}); go on with: autoprune resume {runner.study.name}"
+                ) from error
             return
         if rung is None or not runner.report(job, rung):
             runner.finish(job)

@@ -50,6 +50,18 @@ def test_two_workers_give_the_same_scores_as_the_serial_engine(url: str, tmp_pat
     assert len({path.read_text() for path in calls.iterdir()}) == 2  # processes
 
 
+@pytest.mark.slow
+def test_a_worker_that_lost_the_gpu_is_replaced(url: str, calls: Path) -> None:
+    """Its trial has failed, and no other trial counts a death."""
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
+    run_search("processes", runner, TroubledMaker(calls, "loses the GPU"), workers=1)
+    records = open_study(url, "toy").records()
+    assert [record.state for record in records] == ["complete"] * 3 + ["failed"] + ["complete"] * 2
+    assert records[3].failure is not None
+    assert "device-side assert" in records[3].failure
+    assert len({path.name.split("-")[1] for path in calls.iterdir()}) == 2  # processes
+
+
 @dataclass(frozen=True)
 class EnvironmentNoter:
     """Makes scorers; leaves the worker's variable of safe import paths in a file."""

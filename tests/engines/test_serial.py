@@ -70,6 +70,21 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(
     assert records[3].value is None
 
 
+def test_a_search_ends_after_a_trial_that_lost_the_gpu_and_resumes_with_the_next_one(
+    url: str, tmp_path: Path
+) -> None:
+    """Later trials of that process would all fail."""
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    with pytest.raises(StudyError, match=r"trial 3 failed, and CUDA cannot be used .* autoprune resume toy"):
+        run_search("serial", toy_runner(new_study(url), trials=6), TroubledMaker(calls, "loses the GPU"))
+    run_search("serial", toy_runner(open_study(url, "toy"), trials=6), TroubledMaker(calls, "none"))
+    states = [record.state for record in open_study(url, "toy").records()]
+    assert states.count("failed") == 1
+    assert states[3] == "failed"
+    assert len(states) == 6
+
+
 class TroubledMaker:
     """Makes `Troubled` scorers; picklable."""
 

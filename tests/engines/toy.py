@@ -68,6 +68,8 @@ class Troubled:
                 raise TrialError("diverged: the loss is nan")
             if self.trouble == "out of memory" and call == 3:
                 raise RuntimeError("CUDA out of memory.\nTried to allocate 20 GiB")
+            if self.trouble == "loses the GPU" and call == 3:
+                raise RuntimeError("CUDA error: device-side assert triggered")
             if self.trouble == "not finite" and call == 3:
                 yield RungScore(1, "rung1", math.nan, 0.0)
             if self.trouble == "too few rungs" and call == 3:
