@@ -94,7 +94,8 @@ def base_settings(bench: Bench, folder: Path) -> Sequence[str]:
     require_images()
     return [
         *places,
-        *("model.name=resnet20", f"model.checkpoint={CHECKPOINT}", "data.name=fashion-mnist"),
+        *("model.name=resnet20", f"model.checkpoint={CHECKPOINT}"),
+        *("data.name=fashion-mnist", "data.batch_size=128", "data.val_fraction=0.1"),
         *("train.when_missing=false", f"search.space={ROOT / 'search_spaces' / 'resnet20.toml'}"),
     ]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -79,54 +79,65 @@ EAGER = (
     Mode("trainer", "bfloat16", channels_last=True),
     Mode("trainer", "float16", channels_last=True),
 )
-PREPARED = (
-    *(Mode("graph", dtype, channels_last=True) for dtype in ("float32", "bfloat16")),
-    *(Mode(kind, "bfloat16", True) for kind in ("compile", "compile reduce-overhead")),
+GRAPHS = tuple(Mode("graph", dtype, channels_last=True) for dtype in ("float32", "bfloat16"))
+COMPILED = tuple(Mode(kind, "bfloat16", True) for kind in ("compile", "compile reduce-overhead"))
+MODES = (EAGER, GRAPHS, COMPILED)
+TINY = (
+    (Mode("eager", "float32"), Mode("eager", "bfloat16", True), Mode("trainer", "bfloat16", True)),
+    (Mode("graph", "float32"),),
+    (Mode("compile", "float32"),),
 )
-TINY_EAGER = (Mode("eager", "float32"), Mode("eager", "bfloat16", True), Mode("trainer", "bfloat16", True))
-TINY_PREPARED = (Mode("graph", "float32"), Mode("compile", "float32"))
 
 
 def main() -> None:
     bench = bench_of("training")
-    eager, prepared = (TINY_EAGER, TINY_PREPARED) if bench.tiny else (EAGER, PREPARED)
+    eager, graphs, compiled = TINY if bench.tiny else MODES
+    nets = []
     for case in CASES[:1] if bench.tiny else CASES:
         model, example = net_of(case.net, tiny=bench.tiny)
         prunable = trace(model, example)
-        nets = {"dense": model, "half": rebuild(prunable, make_plan(prunable, 0.5))}
-        size = 8 if bench.tiny else case.batch
-        measure(bench, case, "dense", batch_like(example, size), nets["dense"], (*eager, *prepared))
-        again = [Mode("eager", mode.dtype, mode.channels_last) for mode in prepared[-2:-1]]
-        measure(bench, case, "half", batch_like(example, size), nets["half"], (*again, *prepared))
+        half = rebuild(prunable, make_plan(prunable, 0.5))
+        batch = batch_like(example, 8 if bench.tiny else case.batch)
+        nets += [Net(case.net, "dense", model, batch), Net(case.net, "half", half, batch)]
+    for net in nets:
+        modes = eager if net.widths == "dense" else [mode for mode in eager if mode.kind == "eager"]
+        measure(bench, net, (*modes, *graphs))
+    for net in nets:  # these take longest, and come last
+        measure(bench, net, compiled)
 
 
-def measure(
-    bench: Bench,
-    case: Case,
-    which: str,
-    batch: Images,
-    model: nn.Module,
-    modes: Sequence[Mode],
-) -> None:
+@dataclass(frozen=True, eq=False)
+class Net:
+    """A net to train.
+
+    Attributes:
+        name: its name.
+        widths: "dense" or "half".
+        model: the net, of which copies are trained.
+        batch: the batch of all steps.
+        eager_s: {(number format, whether channels_last): seconds of an eager step}, as they are measured.
+    """
+
+    name: str
+    widths: str
+    model: nn.Module
+    batch: Images
+    eager_s: dict[tuple[str, bool], float] = field(default_factory=dict)
+
+
+def measure(bench: Bench, net: Net, modes: Sequence[Mode]) -> None:
     """Measure the modes of one net, the eager ones first, with which the others are compared."""
-    seconds: dict[tuple[str, bool], float] = {}
     for mode in modes:
-        known = {"net": case.net, "widths": which, "batch": len(batch[0]), **mode.columns}
+        known = {"net": net.name, "widths": net.widths, "batch": len(net.batch[0]), **mode.columns}
 
         def work(mode: Mode = mode) -> dict[str, object]:
             with products(mode):
-                return timed_steps(bench, mode, model, batch, seconds)
+                return timed_steps(bench, mode, net)
 
         bench.attempt(known, COLUMNS, work)
 
 
-def timed_steps(
-    bench: Bench,
-    mode: Mode,
-    model: nn.Module,
-    batch: Images,
-    seconds: dict[tuple[str, bool], float],
-) -> dict[str, object]:
+def timed_steps(bench: Bench, mode: Mode, net: Net) -> dict[str, object]:
     """Time the steps of one mode on a copy of the net, and remember the seconds of an eager step."""
     bench.reset_peak()
     setting = Setting(bench.device, mode.dtype, mode.channels_last, torch.get_num_threads())
@@ -136,7 +147,7 @@ def timed_steps(
     losses: list[Tensor] = []
 
     def first() -> None:
-        made.append(KINDS[mode.kind.split()[0]](mode, copy.deepcopy(model), setting, batch))
+        made.append(KINDS[mode.kind.split()[0]](mode, copy.deepcopy(net.model), setting, net.batch))
         losses.append(made[0]())
 
     first_s = bench.timed(first)
@@ -146,14 +157,14 @@ def timed_steps(
     one = bench.timed(lambda: [made[0]() for _ in range(steps)]) / steps
     key = (mode.dtype, mode.channels_last)
     if mode.kind == "eager" and mode.tf32:
-        seconds[key] = one
-    gain = seconds.get(key, 0.0) - one
+        net.eager_s[key] = one
+    gain = net.eager_s.get(key, 0.0) - one
     pays = gain > 0 and mode.kind not in ("eager", "trainer")
     return {
         "first_s": round(first_s, 2),
         "ms_per_step": round(1000 * one, 3),
         "steps_per_s": round(1 / one, 1),
-        "images_per_s": round(len(batch[0]) / one),
+        "images_per_s": round(len(net.batch[0]) / one),
         "peak_mib": bench.peak_mib(),
         "pays_after_steps": round(first_s / gain) if pays else "",
         "loss": round(float(losses[0]), 3),
