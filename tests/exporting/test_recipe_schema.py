@@ -131,7 +131,7 @@ CHANGES: dict[str, tuple[Callable[[Values], object], str]] = {
         for key in ("digest", "widths", "extra", "tensors")
     },
     **{f"no {key}": (drop(key), rf"{key} is missing") for key in ("ties", "patches", "keep", "inputs")},
-    "no version": (drop("version"), "version: expected a number from 1 to 2"),
+    "no version": (drop("version"), "version: expected a number from 1 to 3"),
     "no format": (drop("format"), "not a recipe of a pruned model"),
     "version is text": (put("version", value="1"), "version: expected"),
     "version is true": (put("version", value=True), "version: expected"),
