@@ -41,9 +41,9 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _no_exports() -> None:
     """Leave out the ONNX file that follows a finetune by default, which takes seconds and few tests read."""
-    from autoprune.run import _artefact
+    from autoprune.run._results import artefact
 
-    _artefact.DEFAULT_FORMATS = ()
+    artefact.DEFAULT_FORMATS = ()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ _KEPT: dict[Hashable, Prunable] = {}
 def kept_traces() -> Iterator[None]:
     """Let runs, workers in this process and flows take the traces that are kept."""
     with pytest.MonkeyPatch.context() as patched:
-        for user in ("run._problem", "flow._state"):
+        for user in ("run._resolving.problem", "flow._state"):
             patched.setattr(f"autoprune.{user}.trace", trace)
         yield
 

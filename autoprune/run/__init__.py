@@ -12,37 +12,36 @@ from __future__ import annotations
 from autoprune.run._bench import Bench, BenchRow, bench
 from autoprune.run._best import Picked, best
 from autoprune.run._budget_curve import budget_curve
-from autoprune.run._checks import study_exists
-from autoprune.run._choices import choices
-from autoprune.run._dense import Dense
+from autoprune.run._checks.checks import study_exists
+from autoprune.run._checks.choices import choices
+from autoprune.run._checks.stored_run import earlier_settings
+from autoprune.run._checks.trust import Consent, trusted
 from autoprune.run._error_curves import error_curves
 from autoprune.run._export import export_saved
 from autoprune.run._export_target import export
 from autoprune.run._finetune import finetune
-from autoprune.run._finetune_result import FinetuneResult
-from autoprune.run._flow_report import ComparedFlow, FlowComparison, compare_flows, holds_flows
-from autoprune.run._flow_result import FlowResult
-from autoprune.run._if_exists import IfExists, checked_action
 from autoprune.run._inspect import CostRange, Inspection, inspect
 from autoprune.run._int8 import Int8Report, export_int8
-from autoprune.run._next_step import export_command
-from autoprune.run._paths import find_storage, settle
-from autoprune.run._problem import SHORT_OF_WINDOW
-from autoprune.run._proposal import Proposal, propose
+from autoprune.run._proposing.proposal import Proposal, propose
+from autoprune.run._proposing.wishes import Wishes, read_budget, read_data, read_model
 from autoprune.run._prune import prune
 from autoprune.run._recalibrate import recalibrate
 from autoprune.run._report import Report, report
-from autoprune.run._saved_model import load_saved
-from autoprune.run._search import resume, search
-from autoprune.run._search_result import SearchResult
-from autoprune.run._sensitivity_curves import sensitivity_curves
-from autoprune.run._session import Session
-from autoprune.run._smoke import SmokeResult, smoke
-from autoprune.run._spec import RunSpec
-from autoprune.run._status import Entrant, RaceStatus, StudyStatus, Worker, follow, status_of
-from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
-from autoprune.run._stored_run import earlier_settings
-from autoprune.run._tables import (
+from autoprune.run._resolving.dense import Dense
+from autoprune.run._resolving.if_exists import IfExists, checked_action
+from autoprune.run._resolving.paths import find_storage, settle
+from autoprune.run._resolving.problem import SHORT_OF_WINDOW
+from autoprune.run._resolving.session import Session
+from autoprune.run._resolving.spec import RunSpec
+from autoprune.run._resolving.stored_config import change_spec, stored_setting, stored_spec
+from autoprune.run._resolving.train import TrainResult, train
+from autoprune.run._results.finetune_result import FinetuneResult
+from autoprune.run._results.flow_report import ComparedFlow, FlowComparison, compare_flows, holds_flows
+from autoprune.run._results.flow_result import FlowResult
+from autoprune.run._results.next_step import export_command
+from autoprune.run._results.saved_model import load_saved
+from autoprune.run._results.search_result import SearchResult
+from autoprune.run._results.tables import (
     bench_notes,
     bench_table,
     block_table,
@@ -56,9 +55,10 @@ from autoprune.run._tables import (
     method_notes,
     pruned_table,
 )
-from autoprune.run._train import TrainResult, train
-from autoprune.run._trust import Consent, trusted
-from autoprune.run._wishes import Wishes, read_budget, read_data, read_model
+from autoprune.run._search import resume, search
+from autoprune.run._sensitivity_curves import sensitivity_curves
+from autoprune.run._smoke import SmokeResult, smoke
+from autoprune.run._status import Entrant, RaceStatus, StudyStatus, Worker, follow, status_of
 from autoprune.support.events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
 
 __all__ = [

@@ -35,9 +35,9 @@ from autoprune.latency import (
 )
 from autoprune.latency.timing import check_threads
 from autoprune.progress import GIVEN_WATCH, Watch, watching
-from autoprune.run._saved_model import load_saved, noted_architecture
-from autoprune.run._tables import bench_table
-from autoprune.run._trust import require_trusted_file
+from autoprune.run._checks.trust import require_trusted_file
+from autoprune.run._results.saved_model import load_saved, noted_architecture
+from autoprune.run._results.tables import bench_table
 from autoprune.support.events import Stage
 from autoprune.support.files import require_regular
 from autoprune.support.notebook import Shown

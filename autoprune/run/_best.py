@@ -18,9 +18,9 @@ from autoprune.config.rungs import score_text
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
 from autoprune.reporting import StudySummary, cost_table, summarise, widths_table
-from autoprune.run._budget_amounts import Limit, read_limit
-from autoprune.run._paths import find_storage
-from autoprune.run._session import STUDY, StudyRef, of_study
+from autoprune.run._resolving.budget_amounts import Limit, read_limit
+from autoprune.run._resolving.paths import find_storage
+from autoprune.run._resolving.session import STUDY, StudyRef, of_study
 from autoprune.space import WINDOW_LOW
 from autoprune.study import TrialRecord, open_study, study_command
 from autoprune.support.notebook import Shown

@@ -21,20 +21,20 @@ from autoprune.latency.table import LatencyPredictor
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.reporting import BudgetCurve, BudgetPoint, save_budget_curve
-from autoprune.run._budget_amounts import Limit, read_limit
+from autoprune.run._checks.stored_run import open_run
 from autoprune.run._curve_outputs import Outputs, check_outputs
-from autoprune.run._dense import GIVEN_MODEL, given_dense
-from autoprune.run._heuristics import Proposer
-from autoprune.run._moments import moments_of
-from autoprune.run._problem import measures_of, with_measures
-from autoprune.run._resolve import resolve_stored
-from autoprune.run._reuse import stored_library
-from autoprune.run._run import Run
-from autoprune.run._session import STUDY, Session, StudyRef, of_study
-from autoprune.run._spec import ConfigSource
-from autoprune.run._statistics import MeasurementContext
-from autoprune.run._stored_config import stored_ranking
-from autoprune.run._stored_run import open_run
+from autoprune.run._measuring.heuristics import Proposer
+from autoprune.run._measuring.moments import moments_of
+from autoprune.run._measuring.reuse import stored_library
+from autoprune.run._measuring.statistics import MeasurementContext
+from autoprune.run._resolving.budget_amounts import Limit, read_limit
+from autoprune.run._resolving.dense import GIVEN_MODEL, given_dense
+from autoprune.run._resolving.problem import measures_of, with_measures
+from autoprune.run._resolving.resolve import resolve_stored
+from autoprune.run._resolving.run import Run
+from autoprune.run._resolving.session import STUDY, Session, StudyRef, of_study
+from autoprune.run._resolving.spec import ConfigSource
+from autoprune.run._resolving.stored_config import stored_ranking
 from autoprune.space import Budget, RequestedLimit, build_space
 from autoprune.study import SearchStudy
 from autoprune.support.events import Stage

@@ -11,9 +11,9 @@ import torch
 
 from autoprune.execution import Setting
 from autoprune.reporting import CURVE_FORMATS, Curves, format_of, save_curves
-from autoprune.run._checks import check_search
-from autoprune.run._paths import probe_writable, protected_files, require_unprotected
-from autoprune.run._spec import RunSpec
+from autoprune.run._checks.checks import check_search
+from autoprune.run._resolving.paths import probe_writable, protected_files, require_unprotected
+from autoprune.run._resolving.spec import RunSpec
 
 Outputs = Sequence[str | os.PathLike[str]]
 

@@ -13,11 +13,11 @@ from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reconstruction import RATIOS
 from autoprune.reporting import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
-from autoprune.run._dense import load_dense
-from autoprune.run._moments import StudyMoments
-from autoprune.run._paths import settle
-from autoprune.run._problem import trace_dense
-from autoprune.run._spec import ConfigSource
+from autoprune.run._measuring.moments import StudyMoments
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.paths import settle
+from autoprune.run._resolving.problem import trace_dense
+from autoprune.run._resolving.spec import ConfigSource
 from autoprune.support.usercode import entry
 
 

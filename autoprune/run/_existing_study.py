@@ -18,15 +18,15 @@ from autoprune.errors import StudyError, shown_value
 from autoprune.exporting import CARD, EXPORTERS, RECIPE, WEIGHTS, find_exporter
 from autoprune.flow import to_values
 from autoprune.reporting import FORMATS
-from autoprune.run._finetune_result import noted_folders
-from autoprune.run._moments import MOMENTS
-from autoprune.run._page import PAGE
-from autoprune.run._retraining import training_state
-from autoprune.run._sparse import SPARSE, is_sparsified
-from autoprune.run._spec import AUTO, RunSpec
-from autoprune.run._stored_config import CHANGEABLE, stored_spec
-from autoprune.run._supernet_training import SUPERNET
-from autoprune.run._trust import Consent, require_own_path
+from autoprune.run._checks.trust import Consent, require_own_path
+from autoprune.run._measuring.moments import MOMENTS
+from autoprune.run._measuring.sparse import SPARSE, is_sparsified
+from autoprune.run._measuring.supernet_training import SUPERNET
+from autoprune.run._resolving.spec import AUTO, RunSpec
+from autoprune.run._resolving.stored_config import CHANGEABLE, stored_spec
+from autoprune.run._results.finetune_result import noted_folders
+from autoprune.run._results.page import PAGE
+from autoprune.run._trials.retraining import training_state
 from autoprune.study import SearchStudy, delete_study
 from autoprune.support.leases import this_process
 

@@ -38,21 +38,21 @@ from autoprune.graph.attached import target_of
 from autoprune.graph.capture import inputs_of_part
 from autoprune.progress import Watch, watching
 from autoprune.reporting import summarise
-from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
-from autoprune.run._dashboard import keep_files
-from autoprune.run._dense import given_dense, load_dense
+from autoprune.run._checks.trust import Consent, consent_of, require_own_path, trusted
 from autoprune.run._finetune import finetune
-from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, saved_trials
-from autoprune.run._identity import require_weights
-from autoprune.run._next_step import note_export
-from autoprune.run._page import write_page
-from autoprune.run._paths import find_storage, protected_files, require_unprotected
-from autoprune.run._retraining import race_has_trained
-from autoprune.run._saved_model import load_saved, noted_architecture
-from autoprune.run._session import Session
-from autoprune.run._spec import ConfigSource
-from autoprune.run._stored_config import stored_spec
-from autoprune.run._trust import Consent, consent_of, require_own_path, trusted
+from autoprune.run._resolving.dense import given_dense, load_dense
+from autoprune.run._resolving.identity import require_weights
+from autoprune.run._resolving.paths import find_storage, protected_files, require_unprotected
+from autoprune.run._resolving.session import Session
+from autoprune.run._resolving.spec import ConfigSource
+from autoprune.run._resolving.stored_config import stored_spec
+from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._results.dashboard import keep_files
+from autoprune.run._results.finetune_result import BEST, is_untrained, saved_folder, saved_trials
+from autoprune.run._results.next_step import note_export
+from autoprune.run._results.page import write_page
+from autoprune.run._results.saved_model import load_saved, noted_architecture
+from autoprune.run._trials.retraining import race_has_trained
 from autoprune.study import SearchStudy, open_study, study_command
 from autoprune.support.atomic import saving
 from autoprune.support.events import Stage, silent

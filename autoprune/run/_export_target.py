@@ -18,10 +18,10 @@ from autoprune.exporting import ExporterSpec, ExportReport
 from autoprune.exporting import export as export_model
 from autoprune.progress import Watch, watching
 from autoprune.run._export import export_saved
-from autoprune.run._finetune_result import FinetuneResult
-from autoprune.run._flow_result import FlowResult
-from autoprune.run._session import Session, StudyResult, of_study
-from autoprune.run._spec import ConfigSource
+from autoprune.run._resolving.session import Session, StudyResult, of_study
+from autoprune.run._resolving.spec import ConfigSource
+from autoprune.run._results.finetune_result import FinetuneResult
+from autoprune.run._results.flow_result import FlowResult
 from autoprune.support.events import Stage
 from autoprune.support.usercode import entry
 from autoprune.support.userfunction import path_of

@@ -26,24 +26,30 @@ from autoprune.execution import Group
 from autoprune.exporting import CARD, RECIPE, WEIGHTS, CardFacts, save_pruned
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
-from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
-from autoprune.run._cut_trial import CutTrial, cut_trial, train_fully
-from autoprune.run._dashboard import keep_files, publish
-from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
-from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
-from autoprune.run._model_card import card_of_trial, score_part
-from autoprune.run._paths import check_writable, protected_files, require_unprotected
-from autoprune.run._resolve import resolve_stored
-from autoprune.run._retraining import race_has_trained, raced_spec, training_state
-from autoprune.run._run import Run
-from autoprune.run._saved_model import architecture_of, load_saved
-from autoprune.run._session import STUDY, Session, StudyRef, of_study
-from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_config import objects_of, threads_of
-from autoprune.run._stored_run import StoredRun, open_run
-from autoprune.run._together import announce, together
-from autoprune.run._tracking import curve_of, tracking
-from autoprune.run._trust import require_own_path, signed_architecture, store_consent
+from autoprune.run._checks.stored_run import StoredRun, open_run
+from autoprune.run._checks.trust import require_own_path, signed_architecture, store_consent
+from autoprune.run._resolving.dense import GIVEN_MODEL, Dense, given_dense
+from autoprune.run._resolving.paths import check_writable, protected_files, require_unprotected
+from autoprune.run._resolving.resolve import resolve_stored
+from autoprune.run._resolving.run import Run
+from autoprune.run._resolving.session import STUDY, Session, StudyRef, of_study
+from autoprune.run._resolving.spec import ConfigSource, RunSpec
+from autoprune.run._resolving.stored_config import objects_of, threads_of
+from autoprune.run._resolving.together import announce, together
+from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._results.dashboard import keep_files, publish
+from autoprune.run._results.finetune_result import (
+    BEST,
+    FinetuneResult,
+    find_result,
+    record_result,
+    trial_folder,
+)
+from autoprune.run._results.model_card import card_of_trial, score_part
+from autoprune.run._results.saved_model import architecture_of, load_saved
+from autoprune.run._results.tracking import curve_of, tracking
+from autoprune.run._trials.cut_trial import CutTrial, cut_trial, train_fully
+from autoprune.run._trials.retraining import race_has_trained, raced_spec, training_state
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry

@@ -20,13 +20,13 @@ from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
 from autoprune.latency.table import LatencyPredictor
 from autoprune.progress import GIVEN_WATCH, Watch, watching
-from autoprune.run._budget_amounts import check_amounts, resolve_budget
-from autoprune.run._checks import check_search
-from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
-from autoprune.run._latency import find_table, settle_divisor
-from autoprune.run._memory_estimate import estimate_memory
-from autoprune.run._paths import settle
-from autoprune.run._problem import (
+from autoprune.run._checks.checks import check_search
+from autoprune.run._checks.memory_estimate import estimate_memory
+from autoprune.run._resolving.budget_amounts import check_amounts, resolve_budget
+from autoprune.run._resolving.dense import GIVEN_MODEL, Dense, given_dense, load_dense
+from autoprune.run._resolving.latency import find_table, settle_divisor
+from autoprune.run._resolving.paths import settle
+from autoprune.run._resolving.problem import (
     CostMeasure,
     build_problem_from_costs,
     build_unlimited_problem,
@@ -37,8 +37,8 @@ from autoprune.run._problem import (
     measures_of,
     trace_dense,
 )
-from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._tables import block_table, group_table, inspection_table
+from autoprune.run._resolving.spec import ConfigSource, RunSpec
+from autoprune.run._results.tables import block_table, group_table, inspection_table
 from autoprune.space import Budget, SearchSpace
 from autoprune.support.events import Watcher
 from autoprune.support.notebook import Shown

@@ -39,17 +39,17 @@ from autoprune.exporting import (
 from autoprune.latency import Measurement, Ratio
 from autoprune.progress import Watch, watching
 from autoprune.reporting import paired_interval
-from autoprune.run._artefact import complete_artefact
 from autoprune.run._bench import bench
-from autoprune.run._dense import Dense, given_dense, load_dense
+from autoprune.run._checks.trust import Consent, consent_of, trusted
 from autoprune.run._export import export_saved, saved_model_folder
-from autoprune.run._finetune_result import FinetuneResult
-from autoprune.run._flow_result import FlowResult
-from autoprune.run._paths import find_storage, protected_files, require_unprotected
-from autoprune.run._session import Session, StudyResult, of_study
-from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_config import stored_spec
-from autoprune.run._trust import Consent, consent_of, trusted
+from autoprune.run._resolving.dense import Dense, given_dense, load_dense
+from autoprune.run._resolving.paths import find_storage, protected_files, require_unprotected
+from autoprune.run._resolving.session import Session, StudyResult, of_study
+from autoprune.run._resolving.spec import ConfigSource, RunSpec
+from autoprune.run._resolving.stored_config import stored_spec
+from autoprune.run._results.artefact import complete_artefact
+from autoprune.run._results.finetune_result import FinetuneResult
+from autoprune.run._results.flow_result import FlowResult
 from autoprune.study import open_study
 from autoprune.support.atomic import saving
 from autoprune.support.events import Stage, Watcher

@@ -43,26 +43,26 @@ from autoprune.flow import (
 )
 from autoprune.latency.table import table_of_json
 from autoprune.progress import GIVEN_WATCH, Watch, watching
-from autoprune.run._artefact import begin_artefact, complete_artefact, export_beside
-from autoprune.run._budget_amounts import check_amounts as check_budget
-from autoprune.run._checks import check_engine_runs, check_search
-from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
-from autoprune.run._flow_bench import workbench
-from autoprune.run._flow_result import FlowResult
-from autoprune.run._identity import identify_dense
-from autoprune.run._if_exists import IfExists, checked_action
-from autoprune.run._model_card import card_of_flow, score_part
-from autoprune.run._new_study import score_dense
-from autoprune.run._paths import probe_writable, settle
-from autoprune.run._problem import Problem
-from autoprune.run._resolve import resolve, trace_run
-from autoprune.run._run import Run
-from autoprune.run._saved_model import architecture_of
+from autoprune.run._checks.checks import check_engine_runs, check_search
+from autoprune.run._checks.trust import own_architecture
+from autoprune.run._measuring.flow_bench import workbench
+from autoprune.run._resolving.budget_amounts import check_amounts as check_budget
+from autoprune.run._resolving.dense import GIVEN_MODEL, Dense, given_dense, load_dense
+from autoprune.run._resolving.identity import identify_dense
+from autoprune.run._resolving.if_exists import IfExists, checked_action
+from autoprune.run._resolving.paths import probe_writable, settle
+from autoprune.run._resolving.problem import Problem
+from autoprune.run._resolving.resolve import resolve, trace_run
+from autoprune.run._resolving.run import Run
+from autoprune.run._resolving.session import Session
+from autoprune.run._resolving.spec import ConfigSource, RunSpec
+from autoprune.run._resolving.stored_config import read_setting
+from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._results.flow_result import FlowResult
+from autoprune.run._results.model_card import card_of_flow, score_part
+from autoprune.run._results.saved_model import architecture_of
 from autoprune.run._search_pass import search_pass
-from autoprune.run._session import Session
-from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_config import read_setting
-from autoprune.run._trust import own_architecture
+from autoprune.run._trials.new_study import score_dense
 from autoprune.sparsity import check_strengths
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.leases import locked, require_unlocked

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from autoprune.data import VisionData
 from autoprune.errors import DataError
 from autoprune.execution import Setting
-from autoprune.run._dense import own_copy
+from autoprune.run._resolving.dense import own_copy
 from autoprune.support.usercode import entry
 from autoprune.training import recalibrate as recalibrate_in_place
 

@@ -27,14 +27,14 @@ from autoprune.reporting import (
     summarise,
     trial_table,
 )
-from autoprune.run._finetune_result import FinetuneResult, known_results
-from autoprune.run._next_step import next_step
-from autoprune.run._page import stored_stairs, write_page
-from autoprune.run._paths import check_writable, find_storage, protected_files, require_unprotected
-from autoprune.run._session import STUDY, StudyRef, of_study
-from autoprune.run._stored_config import stored_spec
-from autoprune.run._tables import pruned_table
-from autoprune.run._trust import UNTRUSTED, require_own_path
+from autoprune.run._checks.trust import UNTRUSTED, require_own_path
+from autoprune.run._resolving.paths import check_writable, find_storage, protected_files, require_unprotected
+from autoprune.run._resolving.session import STUDY, StudyRef, of_study
+from autoprune.run._resolving.stored_config import stored_spec
+from autoprune.run._results.finetune_result import FinetuneResult, known_results
+from autoprune.run._results.next_step import next_step
+from autoprune.run._results.page import stored_stairs, write_page
+from autoprune.run._results.tables import pruned_table
 from autoprune.study import open_study
 from autoprune.support.notebook import Shown
 from autoprune.support.usercode import entry

@@ -18,34 +18,34 @@ from autoprune.config import find_profile
 from autoprune.data import Prepare, UserLoaders, VisionData
 from autoprune.errors import ConfigError
 from autoprune.progress import GIVEN_WATCH, Watch, watching
-from autoprune.run._checks import (
+from autoprune.run._checks.checks import (
     check_engine_runs,
     check_names,
     check_paths,
     check_study_is_new,
     study_exists,
 )
-from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
+from autoprune.run._checks.stored_run import StoredRun, open_earlier, open_run
+from autoprune.run._checks.trust import consent_of, sign_derived, sign_names, store_consent
+from autoprune.run._checks.unused_settings import report_unused
 from autoprune.run._existing_study import (
     changes_since,
     remove_study,
     require_replaceable,
 )
-from autoprune.run._if_exists import IfExists, checked_action
-from autoprune.run._latency import stored_table
-from autoprune.run._new_study import make_study
+from autoprune.run._measuring.sparse import begin_search, is_sparsified, sparsified
 from autoprune.run._other_processes import report_held_elsewhere
-from autoprune.run._paths import settle
-from autoprune.run._resolve import resolve, resolve_stored
-from autoprune.run._search_result import SearchResult
-from autoprune.run._session import STUDY, Session, StudyRef, of_study
-from autoprune.run._sparse import begin_search, is_sparsified, sparsified
-from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_config import objects_of
-from autoprune.run._stored_run import StoredRun, open_earlier, open_run
-from autoprune.run._trials import run_trials
-from autoprune.run._trust import consent_of, sign_derived, sign_names, store_consent
-from autoprune.run._unused_settings import report_unused
+from autoprune.run._resolving.dense import GIVEN_MODEL, Dense, given_dense
+from autoprune.run._resolving.if_exists import IfExists, checked_action
+from autoprune.run._resolving.latency import stored_table
+from autoprune.run._resolving.paths import settle
+from autoprune.run._resolving.resolve import resolve, resolve_stored
+from autoprune.run._resolving.session import STUDY, Session, StudyRef, of_study
+from autoprune.run._resolving.spec import ConfigSource, RunSpec
+from autoprune.run._resolving.stored_config import objects_of
+from autoprune.run._results.search_result import SearchResult
+from autoprune.run._trial_loop import run_trials
+from autoprune.run._trials.new_study import make_study
 from autoprune.study import SearchStudy, open_study
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry

@@ -9,13 +9,13 @@ from autoprune.criteria import plan_from_importance
 from autoprune.flow import FlowState, SearchPass, Workbench
 from autoprune.graph import Plan
 from autoprune.latency.table import LatencyPredictor
-from autoprune.run._checks import study_exists
-from autoprune.run._identity import identify
-from autoprune.run._new_study import make_study
-from autoprune.run._problem import build_problem_from_costs, measures_of
-from autoprune.run._run import Run
-from autoprune.run._stored_config import stored_ranking
-from autoprune.run._trials import run_trials
+from autoprune.run._checks.checks import study_exists
+from autoprune.run._resolving.identity import identify
+from autoprune.run._resolving.problem import build_problem_from_costs, measures_of
+from autoprune.run._resolving.run import Run
+from autoprune.run._resolving.stored_config import stored_ranking
+from autoprune.run._trial_loop import run_trials
+from autoprune.run._trials.new_study import make_study
 from autoprune.study import open_study
 
 

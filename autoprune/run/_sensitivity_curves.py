@@ -17,16 +17,16 @@ from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reconstruction import RATIOS
 from autoprune.reporting import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
-from autoprune.run._dense import load_dense
-from autoprune.run._latency import settle_divisor
-from autoprune.run._moments import moments_of
-from autoprune.run._paths import settle
-from autoprune.run._problem import build_unlimited_problem, trace_dense
-from autoprune.run._ranking import rank_channels
-from autoprune.run._run import Run
-from autoprune.run._seen_validation import require_unseen_validation
-from autoprune.run._spec import ConfigSource
-from autoprune.run._statistics import MeasurementContext
+from autoprune.run._measuring.moments import moments_of
+from autoprune.run._measuring.statistics import MeasurementContext
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.latency import settle_divisor
+from autoprune.run._resolving.paths import settle
+from autoprune.run._resolving.problem import build_unlimited_problem, trace_dense
+from autoprune.run._resolving.ranking import rank_channels
+from autoprune.run._resolving.run import Run
+from autoprune.run._resolving.seen_validation import require_unseen_validation
+from autoprune.run._resolving.spec import ConfigSource
 from autoprune.score import cut_scores
 from autoprune.space import Levels, widths_at
 from autoprune.support.events import Stage

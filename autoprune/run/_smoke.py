@@ -15,10 +15,10 @@ from pathlib import Path
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._export_target import export
 from autoprune.run._finetune import finetune
-from autoprune.run._latency import table_path
-from autoprune.run._paths import settle
+from autoprune.run._resolving.latency import table_path
+from autoprune.run._resolving.paths import settle
+from autoprune.run._resolving.spec import ConfigSource, RunSpec
 from autoprune.run._search import search
-from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.support.usercode import entry
 
 

@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial
 
 from autoprune.errors import StudyError, shown_url
 from autoprune.reporting import StudySummary, summarise
-from autoprune.run._race_plan import entrants_of, race_epochs, stage_ends, uniform_of
-from autoprune.run._retraining import training_settings
-from autoprune.run._spec import RunSpec
-from autoprune.run._stored_config import stored_spec
+from autoprune.run._resolving.spec import RunSpec
+from autoprune.run._resolving.stored_config import stored_spec
+from autoprune.run._trials.race_plan import entrants_of, race_epochs, stage_ends, uniform_of
+from autoprune.run._trials.retraining import training_settings
 from autoprune.study import ENDED, RaceEntry, SearchStudy, TrialRecord, open_study, processes, study_command
 from autoprune.support.leases import Lease, is_alive
 

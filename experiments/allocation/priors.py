@@ -21,7 +21,7 @@ from optuna._gp.prior import DEFAULT_MINIMUM_NOISE_VAR, default_log_prior
 from scipy.stats import norm
 
 from autoprune.config.settings import RUNGS
-from autoprune.run._heuristics import Proposer
+from autoprune.run._measuring.heuristics import Proposer
 from autoprune.samplers import PlanSampler, SamplerContext
 from autoprune.samplers._past_trials import History
 from autoprune.samplers._plan_sampler import random_ratios

@@ -31,9 +31,9 @@ from scipy.stats import t as student
 from autoprune.config.rungs import RungScore
 from autoprune.config.settings import RUNGS, RaceSettings
 from autoprune.engines import PRUNERS, TrialRunner, Workers, run_search
-from autoprune.run._race_plan import entrants_of
-from autoprune.run._statistics import MeasurementContext, measure_statistics
-from autoprune.run._warm_starts import TRIALS_PER_WARM_START, choose_warm_starts, enqueue_missing
+from autoprune.run._measuring.statistics import MeasurementContext, measure_statistics
+from autoprune.run._measuring.warm_starts import TRIALS_PER_WARM_START, choose_warm_starts, enqueue_missing
+from autoprune.run._trials.race_plan import entrants_of
 from autoprune.samplers import SAMPLERS
 from autoprune.study import SearchStudy, StudyFacts, WarmStarts
 from autoprune.study._header import Header

@@ -19,11 +19,11 @@ from autoprune.config import load_config
 from autoprune.criteria import Importance
 from autoprune.execution import Setting
 from autoprune.reconstruction import Moments, moments
-from autoprune.run._dense import load_dense
-from autoprune.run._ranking import rank_channels
-from autoprune.run._resolve import trace_run
-from autoprune.run._run import Run
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.ranking import rank_channels
+from autoprune.run._resolving.resolve import trace_run
+from autoprune.run._resolving.run import Run
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.support.arrays import IntArray
 
 HERE = Path(__file__).parent

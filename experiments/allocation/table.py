@@ -21,7 +21,7 @@ from autoprune.config.settings import ScoreSettings
 from autoprune.criteria import plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import repair_closed
-from autoprune.run._rungs import parse_rungs
+from autoprune.run._resolving.rungs import parse_rungs
 from autoprune.samplers import trial_seed
 from autoprune.score import FinetuneScore
 from autoprune.support.arrays import IntArray

@@ -23,9 +23,9 @@ from autoprune.config import load_config
 from autoprune.criteria import importance, plan_from_importance
 from autoprune.execution import Setting
 from autoprune.rebuilding import rebuild
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import Problem, build_problem, trace_dense
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import Problem, build_problem, trace_dense
+from autoprune.run._resolving.spec import RunSpec
 from experiments.common import append_row, rows_of
 from experiments.finetuning import finetuned, searched
 

@@ -20,7 +20,7 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.latency import side_by_side
 from autoprune.latency.table import narrowed
-from autoprune.run._dense import load_dense
+from autoprune.run._resolving.dense import load_dense
 from experiments.common import append_row
 from experiments.finetuning import searched
 

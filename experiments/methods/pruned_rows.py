@@ -21,7 +21,7 @@ from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.execution import Setting
 from autoprune.run import Dense, FlowResult
-from autoprune.run._dense import load_dense
+from autoprune.run._resolving.dense import load_dense
 from autoprune.training import evaluate
 from experiments.common import append_row, markdown_table, rows_of, write_measured
 

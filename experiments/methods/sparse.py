@@ -12,9 +12,9 @@ from pathlib import Path
 
 from autoprune import run
 from autoprune.config.settings import RunConfig
-from autoprune.run._resolve import resolve
-from autoprune.run._seen_validation import read_history
-from autoprune.run._sparse import sparsified
+from autoprune.run._measuring.sparse import sparsified
+from autoprune.run._resolving.resolve import resolve
+from autoprune.run._resolving.seen_validation import read_history
 from experiments.methods.pruned_rows import train_missing
 
 

@@ -19,10 +19,10 @@ from scipy.stats import kendalltau, rankdata
 
 from autoprune import run
 from autoprune.config import load_config
-from autoprune.run._cut_trial import cut_trial
-from autoprune.run._resolve import resolve_stored
-from autoprune.run._retraining import cool_down, retrain, training_state
-from autoprune.run._stored_run import open_run
+from autoprune.run._checks.stored_run import open_run
+from autoprune.run._resolving.resolve import resolve_stored
+from autoprune.run._trials.cut_trial import cut_trial
+from autoprune.run._trials.retraining import cool_down, retrain, training_state
 from autoprune.training import evaluate
 from experiments.common import append_row, rows_of
 

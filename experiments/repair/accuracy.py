@@ -25,8 +25,8 @@ from autoprune.execution import Setting
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
 from autoprune.run import Dense
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import Problem, build_problem, trace_dense
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import Problem, build_problem, trace_dense
 from autoprune.space import cut, uniform_gates
 from autoprune.training import evaluate, recalibrate
 from experiments.common import append_row, rows_of

@@ -25,7 +25,7 @@ from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
 from autoprune.reporting._agreement import tau_interval
-from autoprune.run._rungs import parse_rungs
+from autoprune.run._resolving.rungs import parse_rungs
 from autoprune.samplers import trial_seed
 from autoprune.score import FinetuneScore
 from autoprune.training import Schedule, evaluate

@@ -22,7 +22,7 @@ import torch
 
 from autoprune import run
 from autoprune.run import Event, TrialDone
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.study import open_study
 from experiments.common import append_row, markdown_table, rows_of
 from experiments.search_efficiency.setups import RUNS, SETTING, SETUPS, config_of

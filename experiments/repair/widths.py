@@ -23,11 +23,11 @@ from autoprune.config import load_config
 from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
-from autoprune.run._dense import load_dense
-from autoprune.run._heuristics import WARM_STARTS, Proposer
-from autoprune.run._problem import build_problem
-from autoprune.run._resolve import trace_run
-from autoprune.run._statistics import MeasurementContext
+from autoprune.run._measuring.heuristics import WARM_STARTS, Proposer
+from autoprune.run._measuring.statistics import MeasurementContext
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import build_problem
+from autoprune.run._resolving.resolve import trace_run
 from experiments.common import append_row, rows_of
 from experiments.repair.accuracy import IMAGES, NETS, SETTING, images_of, score
 

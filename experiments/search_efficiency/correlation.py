@@ -25,8 +25,8 @@ import torch
 
 from autoprune.config.rungs import RungScore
 from autoprune.flow import schedule_of
-from autoprune.run._ranking import encode_ranking
-from autoprune.run._scoring import make_score
+from autoprune.run._resolving.ranking import encode_ranking
+from autoprune.run._trials.scoring import make_score
 from autoprune.samplers import trial_seed
 from autoprune.training import fit
 from experiments.common import append_row, rows_of

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.engines import TrialRunner
-from autoprune.run._statistics import MeasurementContext, measure_statistics
-from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
+from autoprune.run._measuring.statistics import MeasurementContext, measure_statistics
+from autoprune.run._measuring.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.samplers import SAMPLERS
 from autoprune.study import StudyFacts, WarmStarts, create_study
 from experiments.common import append_row, rows_of

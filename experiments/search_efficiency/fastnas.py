@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from autoprune.criteria import plan_from_importance
 from autoprune.data import Loader, first_batches
 from autoprune.rebuilding import rebuild
-from autoprune.run._statistics import MeasurementContext
+from autoprune.run._measuring.statistics import MeasurementContext
 from autoprune.support.tensorfile import write_tensors
 from autoprune.training import evaluate
 from experiments.common import count_macs

@@ -14,11 +14,11 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.execution import Setting
 from autoprune.run import Dense
-from autoprune.run._dense import load_dense
-from autoprune.run._ranking import rank_channels
-from autoprune.run._resolve import trace_run
-from autoprune.run._spec import RunSpec
-from autoprune.run._statistics import MeasurementContext
+from autoprune.run._measuring.statistics import MeasurementContext
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.ranking import rank_channels
+from autoprune.run._resolving.resolve import trace_run
+from autoprune.run._resolving.spec import RunSpec
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/search_efficiency")

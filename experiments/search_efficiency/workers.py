@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
-from autoprune.run._ranking import encode_ranking
-from autoprune.run._scoring import ScorerFactory, identify_parts, make_score
+from autoprune.run._resolving.ranking import encode_ranking
+from autoprune.run._trials.scoring import ScorerFactory, identify_parts, make_score
 from autoprune.study import StudyFacts, create_study
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.setups import HERE, SETTING, config_of, context_of

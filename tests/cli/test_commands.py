@@ -178,7 +178,7 @@ def test_a_latency_that_cannot_be_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "autoprune.run._dense.load", lambda *arguments, **options: pytest.fail("data were loaded")
+        "autoprune.run._resolving.dense.load", lambda *arguments, **options: pytest.fail("data were loaded")
     )
     code, err = typed(monkeypatch, capsys, verb, "digits", "--set", f"budget.latency={latency}")
     assert code == 2

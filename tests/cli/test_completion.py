@@ -15,7 +15,7 @@ from autoprune.cli import _completion
 from autoprune.cli._completion import complete_config, complete_override, complete_study
 from autoprune.config import presets, profiles
 from autoprune.run import choices
-from autoprune.run._choices import TABLES
+from autoprune.run._checks.choices import TABLES
 
 ROOT = Path(__file__).parents[2]
 

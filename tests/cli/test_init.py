@@ -16,7 +16,7 @@ from torch import nn
 
 from autoprune.config import load_config, parse_settings
 from autoprune.run import read_budget
-from autoprune.run._commented_config import write_commented
+from autoprune.run._proposing.commented_config import write_commented
 from tests.test_cli import run_here
 
 CLASSES = ("circle", "cross", "dot")

@@ -14,7 +14,7 @@ import autoprune.cost
 from autoprune.config.settings import SearchSettings
 from autoprune.cost import BYTES, COSTS, CostKey, CostSpec
 from autoprune.errors import ConfigError
-from autoprune.run._objectives import objective_costs
+from autoprune.run._resolving.objectives import objective_costs
 
 SEARCHES = """
 import sys

@@ -21,7 +21,7 @@ from autoprune.config.settings import RunConfig
 from autoprune.cost import budget_keys
 from autoprune.data import DATASETS
 from autoprune.latency.probes import PROBES
-from autoprune.run._choices import FLOW_TABLES, TABLES
+from autoprune.run._checks.choices import FLOW_TABLES, TABLES
 from autoprune.training._metrics import METRICS
 from autoprune.training._schedule import OPTIMIZERS, SHAPES
 from autoprune.training.task import LOSSES

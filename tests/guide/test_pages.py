@@ -11,7 +11,7 @@ import autoprune.guide
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.guide import TOPICS, read_page
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.spec import RunSpec
 from tests.guide.markdown import blocks, commands, links, overrides, unknown_words
 
 FOLDER = Path(autoprune.guide.__file__).parent

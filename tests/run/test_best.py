@@ -14,9 +14,9 @@ from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialRunner
 from autoprune.errors import ConfigError, StudyError
 from autoprune.graph import Cost
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import build_problem, trace_dense
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import build_problem, trace_dense
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.space import ShareSpace
 from autoprune.study import MeasuredLatency, create_study, open_study
 from autoprune.support.arrays import FloatArray, IntArray

@@ -23,10 +23,10 @@ from autoprune.execution import Setting
 from autoprune.rebuilding import rebuild
 from autoprune.reporting import Curves
 from autoprune.run import Counted, Event, Stage, error_curves, sensitivity_curves
-from autoprune.run._dense import load_dense
-from autoprune.run._paths import settle
-from autoprune.run._ranking import rank_channels
-from autoprune.run._resolve import trace_run
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.paths import settle
+from autoprune.run._resolving.ranking import rank_channels
+from autoprune.run._resolving.resolve import trace_run
 from autoprune.training import evaluate, recalibrate
 from autoprune.zoo import make_model
 

@@ -19,11 +19,11 @@ from autoprune.errors import ConfigError, StudyError
 from autoprune.execution import Setting
 from autoprune.exporting import read_recipe
 from autoprune.run import Dense, SearchResult, TrialDone, finetune, resume
-from autoprune.run._ranking import rank_channels
-from autoprune.run._resolve import trace_run
-from autoprune.run._spec import RunSpec
-from autoprune.run._statistics import MeasurementContext
-from autoprune.run._warm_starts import choose_warm_starts
+from autoprune.run._measuring.statistics import MeasurementContext
+from autoprune.run._measuring.warm_starts import choose_warm_starts
+from autoprune.run._resolving.ranking import rank_channels
+from autoprune.run._resolving.resolve import trace_run
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.samplers import distributions, make_sampler
 from autoprune.space import DepthSpace
 from autoprune.study import open_study

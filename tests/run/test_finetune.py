@@ -20,10 +20,10 @@ from autoprune.config import load_config
 from autoprune.errors import ConfigError, ExportError, TrialError
 from autoprune.exporting import read_recipe
 from autoprune.run import EpochDone, Event, SearchResult, Stage, TrialDone, stored_spec
-from autoprune.run._dense import load_dense
-from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._report import Report
-from autoprune.run._retraining import training_state
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._results.finetune_result import FinetuneResult
+from autoprune.run._trials.retraining import training_state
 from autoprune.study import open_study
 from autoprune.training import Task
 from autoprune.training._metrics import accuracy
@@ -131,7 +131,7 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
     first, second = (None, number) if best_first else (number, None)
     study, storage = searched.name, searched.storage
     begun = run.finetune(study, storage, trial=first, overrides=overrides)
-    monkeypatch.setattr(sys.modules["autoprune.run._cut_trial"], "evaluate", None)
+    monkeypatch.setattr(sys.modules["autoprune.run._trials.cut_trial"], "evaluate", None)
     again = run.finetune(study, storage, trial=second, overrides=overrides)
     assert {begun.folder.name, again.folder.name} == {"best", f"trial-{number}"}
     assert dataclasses.replace(again, folder=begun.folder) == begun
@@ -187,7 +187,7 @@ class MetricOfParts:
 
 def use_metric(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., float | torch.Tensor]) -> None:
     """Let a study's task have another metric than it names."""
-    monkeypatch.setattr("autoprune.run._spec.make_task", lambda loss, name: Task(metric=metric))
+    monkeypatch.setattr("autoprune.run._resolving.spec.make_task", lambda loss, name: Task(metric=metric))
 
 
 def test_the_epochs_of_a_finetune_are_kept_and_drawn_on_the_page(

@@ -19,10 +19,10 @@ from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError, StudyError
 from autoprune.reporting import StudySummary, cost_table, front_table, plot_study, summary_notes
 from autoprune.run import Event, Stage, TrialDone
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import build_problem, trace_dense
-from autoprune.run._savings import stored_savings
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import build_problem, trace_dense
+from autoprune.run._resolving.spec import RunSpec
+from autoprune.run._results.savings import stored_savings
 from autoprune.space import SHARE, ShareSpace
 from autoprune.study import open_study
 from autoprune.zoo import make_model

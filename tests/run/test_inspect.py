@@ -18,11 +18,11 @@ from autoprune.config import load_config
 from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting
 from autoprune.run import CostRange, block_table, inspect, inspection_notes
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import trace_dense
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import trace_dense
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.zoo import make_model
-from tests.run.test_latency import small_table
+from tests.run.resolving.test_latency import small_table
 
 
 def test_an_inspection_of_the_default() -> None:
@@ -160,7 +160,7 @@ def test_several_objectives_need_no_budget() -> None:
 
 def test_an_inspection_shows_the_reachable_latency(tmp_path: Path) -> None:
     """From a table in the output folder that is twice as fast for every candidate."""
-    probe = "tests.run.test_latency:by_parameters"
+    probe = "tests.run.resolving.test_latency:by_parameters"
     values = {"model": {"name": "digits_resnet"}, "data": {"name": "digits"}, "budget": {"latency": "60%"}}
     config = load_config(
         {**values, "latency": {"probe": probe}, "search": {"divisor": 4}, "output": {"folder": str(tmp_path)}}
@@ -168,7 +168,7 @@ def test_an_inspection_shows_the_reachable_latency(tmp_path: Path) -> None:
     spec = RunSpec.of(config)
     prunable = trace_dense(load_dense(spec, trained=False), spec)
     table = dataclasses.replace(small_table(prunable.fingerprint), setting=LatencySetting(probe))
-    table.save(tmp_path / "latency-tests.run.test_latency-by_parameters-1.json")
+    table.save(tmp_path / "latency-tests.run.resolving.test_latency-by_parameters-1.json")
     assert inspect(config).costs == {"latency_ms": CostRange(2.0, 2.0, 4.0)}
 
 

@@ -17,8 +17,8 @@ from autoprune.exporting import export as export_model
 from autoprune.exporting import read_recipe, save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.run import export_saved, settle
-from autoprune.run._paths import protected_files, require_unprotected
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.paths import protected_files, require_unprotected
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.support.atomic import replacing
 from autoprune.zoo import make_model
 

@@ -13,8 +13,8 @@ from torch import nn
 from autoprune.config import load_config
 from autoprune.errors import ConfigError, DataError
 from autoprune.run import finetune, inspect, load_saved, search, train
-from autoprune.run._dense import load_dense
-from autoprune.run._paths import settle
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.paths import settle
 from autoprune.zoo import make_model
 
 OLD_CLASSES = 7

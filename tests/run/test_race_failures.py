@@ -14,11 +14,11 @@ from autoprune.config.rungs import RungScore
 from autoprune.engines import run_search
 from autoprune.errors import TrialError
 from autoprune.execution import Setting
-from autoprune.run._race import run_race
-from autoprune.run._race_plan import RaceStage
-from autoprune.run._race_trainer import StageScore
-from autoprune.run._run import Run
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.run import Run
+from autoprune.run._resolving.spec import RunSpec
+from autoprune.run._trials.race import run_race
+from autoprune.run._trials.race_plan import RaceStage
+from autoprune.run._trials.race_trainer import StageScore
 from autoprune.study import Race, StageFailure, race_key
 from autoprune.support.events import silent
 from tests.engines.toy import make_toy, new_study, toy_runner

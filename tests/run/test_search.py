@@ -44,12 +44,12 @@ from autoprune.run import (
 from autoprune.run import (
     export_saved as export,
 )
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import trace_dense
-from autoprune.run._ranking import decode_ranking, encode_ranking
-from autoprune.run._rungs import parse_rungs
-from autoprune.run._scoring import ScorerFactory, identify_parts, make_score
-from autoprune.run._spec import RunSpec, named_setting
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import trace_dense
+from autoprune.run._resolving.ranking import decode_ranking, encode_ranking
+from autoprune.run._resolving.rungs import parse_rungs
+from autoprune.run._resolving.spec import RunSpec, named_setting
+from autoprune.run._trials.scoring import ScorerFactory, identify_parts, make_score
 from autoprune.score import FinetuneScore
 from autoprune.study import open_study
 from autoprune.study._header import HEADER
@@ -229,7 +229,7 @@ def test_a_password_of_the_storage_is_neither_written_nor_shown(
         configs.append(spec)
         return make_score(dense, prunable, spec, *rest)
 
-    monkeypatch.setattr(sys.modules["autoprune.run._trials"], "make_score", score_with)
+    monkeypatch.setattr(sys.modules["autoprune.run._trial_loop"], "make_score", score_with)
     overrides = [f"search.storage='{url}'", "search.trials=1", "search.warm_starts=[]", "score=calibrate"]
     overrides += ["train.epochs=1", "finetune.epochs=0", "search.setting=float32 contiguous"]
     config = load_config("digits", overrides)
@@ -275,7 +275,7 @@ def test_names_are_refused_before_anything_is_loaded_or_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["autoprune.run._resolve"], "load_dense", None)
+    monkeypatch.setattr(sys.modules["autoprune.run._resolving.resolve"], "load_dense", None)
     with pytest.raises(ConfigError, match=message):
         autoprune.search(config=load_config("digits", [override]))
     assert list(tmp_path.iterdir()) == []
@@ -348,7 +348,7 @@ def test_what_a_caller_brings_stands_in_place_of_what_the_config_names(
     def take(engine: str, runner: object, make_scorer: MakeScorer, **options: object) -> None:
         made.append(make_scorer)
 
-    monkeypatch.setattr(sys.modules["autoprune.run._trials"], "run_search", take)
+    monkeypatch.setattr(sys.modules["autoprune.run._trial_loop"], "run_search", take)
     spread = dataclasses.replace(config, search=dataclasses.replace(config.search, engine="processes"))
     result = search(model, data, spread)
     assert open_study(result.storage, "own").config["model"]["name"] is None

@@ -16,7 +16,7 @@ from autoprune.samplers import fact_key
 from autoprune.study import open_study
 from autoprune.study._processes import PROCESS
 from autoprune.support.leases import Lease
-from tests.run.test_race import resume, search, storage_in
+from tests.run.trials.test_race import resume, search, storage_in
 
 DEAD = Lease(socket.gethostname(), 999_999_999, "boot:1")
 ELSEWHERE = Lease("elsewhere", 7, "boot:1")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import autoprune
 from autoprune import run
 from autoprune.errors import ConfigError, DataError
-from autoprune.run._tables import inspection_notes
+from autoprune.run._results.tables import inspection_notes
 
 Boxes = list[dict[str, Tensor]]
 CONFIG: dict[str, dict[str, Any]] = {

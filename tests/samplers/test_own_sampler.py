@@ -9,8 +9,8 @@ import pytest
 from autoprune import samplers
 from autoprune.config import load_config
 from autoprune.errors import ConfigError
-from autoprune.run._checks import check_names
-from autoprune.run._spec import RunSpec
+from autoprune.run._checks.checks import check_names
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.samplers import EvolutionRates, check_sampler, find_sampler
 from tests.own_rows import install_example, tiny_search
 from tests.samplers.search import Search, kill_somewhere

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.run._paths import absolute_storage, find_storage
+from autoprune.run._resolving.paths import absolute_storage, find_storage
 from autoprune.study import SearchStudy, create_study, open_study, study_state
 from autoprune.study._storage import is_vacant
 from autoprune.study._storage_errors import storage_errors

@@ -21,9 +21,9 @@ from autoprune.graph.plan import Plan
 from autoprune.reconstruction import Moments, save_moments
 from autoprune.reconstruction._layer_moments import LayerMoments
 from autoprune.run import settle
-from autoprune.run._dense import load_dense
-from autoprune.run._seen_validation import save_dense
-from autoprune.run._train import train_dense
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.seen_validation import save_dense
+from autoprune.run._resolving.train import train_dense
 from autoprune.support import atomic
 from autoprune.support.atomic import replacing, saving
 from autoprune.support.tensorfile import write_tensors

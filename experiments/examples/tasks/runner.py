@@ -20,7 +20,7 @@ from torch import nn
 import autoprune
 from autoprune.data import wrap_loaders
 from autoprune.execution import Setting
-from autoprune.run._spec import RunSpec
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.support.atomic import replacing
 from autoprune.training import Schedule, fit
 from autoprune.zoo import load_checkpoint

@@ -24,8 +24,8 @@ from autoprune.flow import schedule_of
 from autoprune.graph import Prunable
 from autoprune.masks import GradualMasks, MaskHook, MaskRule, compile_masks, make_masks, remaining
 from autoprune.run import Dense
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import trace_dense
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import trace_dense
 from autoprune.score import with_model
 from autoprune.training import Schedule, evaluate, fit
 from experiments.common import append_row, markdown_table, rows_of

@@ -30,8 +30,8 @@ from autoprune.latency import LatencySetting, Timed, prepare, time_interleaved
 from autoprune.nn import to_versatile
 from autoprune.rebuilding import rebuild
 from autoprune.run import Dense, RunSpec
-from autoprune.run._dense import load_dense
-from autoprune.run._problem import build_problem, trace_dense
+from autoprune.run._resolving.dense import load_dense
+from autoprune.run._resolving.problem import build_problem, trace_dense
 from autoprune.tracing import trace
 from experiments.common import append_row, markdown_table, rows_of
 from experiments.finetuning import finetuned

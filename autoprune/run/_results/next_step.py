@@ -1,0 +1,69 @@
+"""Suggests the next command for a study, such as a finetune or an export that has not been done yet.
+
+Example:
+    note_export(study, folder, path)      # `export` wrote the model of that folder
+    next_step(study, summary)             # "Next: autoprune finetune digits --storage sqlite:///runs/d.db"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from pathlib import Path
+
+from autoprune.errors import StudyError
+from autoprune.exporting import EXPORTERS, find_exporter
+from autoprune.reporting import StudySummary, next_command
+from autoprune.run._results.finetune_result import BEST, FinetuneResult, known_results
+from autoprune.study import SearchStudy, study_command
+
+_EXPORTED = "autoprune:exported"
+
+
+def note_export(study: SearchStudy, folder: Path, path: Path) -> None:
+    """Store in a study that the model in `folder` was exported to the file `path`."""
+    with contextlib.suppress(StudyError):  # a read-only storage must not stop the export
+        study.store_note(_EXPORTED, {"folder": str(folder.absolute()), "path": str(path.absolute())})
+
+
+def next_step(study: SearchStudy, summary: StudySummary) -> str:
+    """Return a line with the next command for a study, or one that nothing is left to do.
+
+    Args:
+        study: the stored study.
+        summary: its summary.
+
+    Returns:
+        The line, or "" if the study has no complete trial.
+    """
+    if summary.best is None:
+        return ""
+    tuned = [each for each in known_results(study) if each.trial == summary.best.number]
+    if summary.front or not tuned:
+        return f"Next: {next_command(summary, study.url)}"
+    exported = _exported(study, tuned)
+    if exported is None:
+        return f"Next: {export_command(study.name, study.url, tuned[0].folder)}"
+    return f"Nothing is left to do: trial {tuned[0].trial} is finetuned and exported to {exported}."
+
+
+def export_command(study: str, url: str, folder: Path) -> str:
+    """Return the command that exports the finetuned model in a study's folder."""
+    as_onnx = ("--format", "onnx")
+    if folder.name == BEST:
+        return study_command("export", study, url, *as_onnx)
+    return shlex.join(["autoprune", "export", str(folder), *as_onnx])
+
+
+def _exported(study: SearchStudy, results: list[FinetuneResult]) -> Path | None:
+    """Return an existing file to which one of these models was exported, or None."""
+    return next((path for result in results for path in exported_files(study, result)), None)
+
+
+def exported_files(study: SearchStudy, result: FinetuneResult) -> list[Path]:
+    """Return the existing files to which a finetuned model was exported."""
+    usual = [result.folder / f"model{find_exporter(name).suffix}" for name in EXPORTERS]
+    noted = study.note(_EXPORTED)
+    if isinstance(noted, dict) and noted.get("folder") == str(result.folder.absolute()):
+        usual.append(Path(str(noted.get("path"))))
+    return [path for path in dict.fromkeys(usual) if path.exists()]

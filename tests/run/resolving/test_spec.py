@@ -1,0 +1,62 @@
+"""Parsed settings: each is parsed when it is first read, once, and is never sent to a worker."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+
+import autoprune.run
+from autoprune.config import load_config
+from autoprune.config.settings import RunConfig
+from autoprune.errors import ConfigError
+from autoprune.run._resolving.rungs import parse_rungs
+from autoprune.run._resolving.spec import RunSpec, named_setting
+
+ENTRIES = {"train", "inspect", "error_curves", "sensitivity_curves"}
+"""The verbs that take a config as a user has it, and those that take any source of one."""
+
+
+def test_a_setting_is_parsed_once_when_it_is_read() -> None:
+    spec = RunSpec.of("digits")
+    assert "rungs" not in vars(spec)
+    assert spec.rungs is spec.rungs
+    assert spec.rungs == parse_rungs(load_config("digits").score)
+    assert RunSpec.of(spec) is spec
+
+
+def test_a_wrong_setting_is_refused_as_it_is_read_and_no_sooner() -> None:
+    spec = RunSpec.of({"score": {"rungs": ["calibrat"]}, "search": {"setting": "float8"}})
+    with pytest.raises(ConfigError, match=r'score\.rungs: got "calibrat"'):
+        _ = spec.rungs
+    with pytest.raises(ConfigError, match=r'search\.setting: unknown name "float8"'):
+        _ = spec.named_setting
+
+
+def test_other_settings_are_parsed_afresh() -> None:
+    spec = RunSpec.of({"search": {"setting": "float32 contiguous", "device": "cpu"}})
+    assert spec.named_setting == named_setting("float32 contiguous", "cpu")
+    assert spec.with_search(setting="auto").named_setting is None
+
+
+def test_what_was_parsed_stays_here_as_a_spec_travels() -> None:
+    spec = RunSpec.of("digits")
+    assert spec.loss_and_metric.metric is spec.loss_and_metric.metric
+    travelled = pickle.loads(pickle.dumps(spec))
+    assert travelled == spec
+    assert vars(travelled).keys() == {section.name for section in dataclasses.fields(RunConfig)}
+
+
+def test_below_the_entries_no_function_takes_a_config() -> None:
+    """They take a spec, or a run: what is parsed already."""
+    found = set()
+    for path in Path(autoprune.run.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.args, *node.args.kwonlyargs]
+                if any(each.annotation and ast.unparse(each.annotation) == "RunConfig" for each in arguments):
+                    found.add(node.name)
+    assert found == ENTRIES
