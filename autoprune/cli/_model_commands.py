@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +58,7 @@ def prune(
     show(
         result,
         lambda: [flow_table(result), pruned_table(result)],
-        lambda: [*masked, f"Saved in {result.folder}. Next: {command}"],
+        lambda: [*masked, run.after_saving(result.folder, command)],
     )
 
 
@@ -139,9 +139,11 @@ def export(
         bool, typer.Option("--int8", help="Write int8 ONNX, and compare its score and time with float's.")
     ] = False,
     calibration: Annotated[
-        str, typer.Option("--calibration", help="Of --int8: minmax, entropy or percentile.")
-    ] = "minmax",
-    images: Annotated[int, typer.Option("--images", help="Of --int8: training images to use.")] = 256,
+        str | None, typer.Option("--calibration", help="Of --int8: minmax (default), entropy or percentile.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", help="Of --int8: training images to use, by default 256.")
+    ] = None,
     reduce_range: Annotated[
         bool | None,
         typer.Option("--reduce-range/--full-range", help="Of --int8: 7-bit weights, for CPUs without VNNI."),
@@ -150,6 +152,11 @@ def export(
     """Export the small model to another format. The file is tested to compute the same."""
     from autoprune import run
 
+    options = {"calibration": calibration, "images": images, "reduce_range": reduce_range}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if given and not int8:
+        name = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{name}: export reads it with --int8 alone; add that, or leave it out.")
     if int8:
         if dense or format_name != "onnx":
             raise ConfigError("--int8: it quantises the small model as onnx; leave out --dense and --format.")
@@ -157,9 +164,7 @@ def export(
             found = run.export_int8(
                 target,
                 output=output,
-                calibration=calibration,
-                images=images,
-                reduce_range=reduce_range,
+                **given,
                 opset=opset,
                 storage=storage,
                 trust=trust,

@@ -240,7 +240,7 @@ def finetune(
 ) -> None:
     """Train the best trial of a study fully and test it once. A stopped finetune resumes."""
     from autoprune import run
-    from autoprune.run import export_command, pruned_table
+    from autoprune.run import after_saving, export_command, pruned_table
 
     with resumable(same_command), screen() as watch:
         result = run.finetune(
@@ -258,7 +258,7 @@ def finetune(
     show(
         result,
         lambda: [pruned_table(result)],
-        lambda: [f"Saved in {result.folder}. Next: {export_command(study, url, result.folder)}"],
+        lambda: [after_saving(result.folder, export_command(study, url, result.folder))],
     )
 
 

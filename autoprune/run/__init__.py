@@ -38,7 +38,7 @@ from autoprune.run._resolving.train import TrainResult, train
 from autoprune.run._results.finetune_result import FinetuneResult
 from autoprune.run._results.flow_report import ComparedFlow, FlowComparison, compare_flows, holds_flows
 from autoprune.run._results.flow_result import FlowResult
-from autoprune.run._results.next_step import export_command
+from autoprune.run._results.next_step import after_saving, export_command
 from autoprune.run._results.saved_model import load_saved
 from autoprune.run._results.search_result import SearchResult
 from autoprune.run._results.tables import (
@@ -94,6 +94,7 @@ __all__ = [
     "Watcher",
     "Wishes",
     "Worker",
+    "after_saving",
     "bench",
     "bench_notes",
     "bench_table",

@@ -144,6 +144,8 @@ def typed(
             ["bench", "a.onnx", "--limit", "inf"],
             "--limit: got inf, expected more than 0 seconds and at",
         ),
+        (["export", "s", "--images", "8"], "--images: export reads it with --int8 alone; add that, or leave"),
+        (["export", "s", "--full-range"], "--reduce-range: export reads it with --int8 alone"),
         (["bench", "a.onnx", "--batch", str(2**70)], "--batch: got 1180591620717411303424, expected"),
         (["bench", "a.onnx", "--shape", f"1x{'9' * 5000}"], '--shape: got "1x999'),
         (["bench", "a.onnx", "--shape", "x".join(["1000000"] * 4)], "values are more than memory holds"),

@@ -12,8 +12,9 @@ import shlex
 from pathlib import Path
 
 from autoprune.errors import StudyError
-from autoprune.exporting import EXPORTERS, find_exporter
+from autoprune.exporting import CARD, EXPORTERS
 from autoprune.reporting import StudySummary, next_command
+from autoprune.run._results.artefact import exported_file
 from autoprune.run._results.finetune_result import BEST, FinetuneResult, known_results
 from autoprune.study import SearchStudy, study_command
 
@@ -55,6 +56,13 @@ def export_command(study: str, url: str, folder: Path) -> str:
     return shlex.join(["autoprune", "export", str(folder), *as_onnx])
 
 
+def after_saving(folder: Path, command: str) -> str:
+    """Return a line on the folder of a model: its README if it has an exported file, else the command."""
+    if any((folder / exported_file(name)).exists() for name in EXPORTERS):
+        return f"Saved in {folder}. {CARD} there shows how to load the model."
+    return f"Saved in {folder}. Next: {command}"
+
+
 def _exported(study: SearchStudy, results: list[FinetuneResult]) -> Path | None:
     """Return an existing file to which one of these models was exported, or None."""
     return next((path for result in results for path in exported_files(study, result)), None)
@@ -62,7 +70,7 @@ def _exported(study: SearchStudy, results: list[FinetuneResult]) -> Path | None:
 
 def exported_files(study: SearchStudy, result: FinetuneResult) -> list[Path]:
     """Return the existing files to which a finetuned model was exported."""
-    usual = [result.folder / f"model{find_exporter(name).suffix}" for name in EXPORTERS]
+    usual = [result.folder / exported_file(name) for name in EXPORTERS]
     noted = study.note(_EXPORTED)
     if isinstance(noted, dict) and noted.get("folder") == str(result.folder.absolute()):
         usual.append(Path(str(noted.get("path"))))
