@@ -563,7 +563,7 @@ DATA = {
     "wrong_names": "got a dict with the keys 'train', 'valid', expected (train, val)",
     "names_that_are_no_words": "got a dict with the keys 0, <UnprintableValue instance at",
     "a_data_set_for_a_loader": "train: got a TensorDataset, expected a DataLoader",
-    "a_string_for_a_loader": "train: a loader yielded a str, expected (inputs, targets) as tensors",
+    "a_string_for_a_loader": "train: a loader yielded a str, expected (inputs, targets) with tensors",
     "needs_more": "TypeError: needs_more() missing 1 required positional argument",
 }
 """Functions of loaders that misbehave, and words of the message that a training ends with."""

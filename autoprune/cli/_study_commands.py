@@ -145,7 +145,7 @@ def watch(
     interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.")] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
 ) -> None:
-    """Follow a search that runs in another process or on another machine. It changes nothing there."""
+    """Follow a search that runs elsewhere. It changes nothing there."""
     from autoprune import run
     from autoprune.cli._watch import show_statuses, status_advice, status_view
 

@@ -187,7 +187,9 @@ class MetricOfParts:
 
 def use_metric(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., float | torch.Tensor]) -> None:
     """Let a study's task have another metric than it names."""
-    monkeypatch.setattr("autoprune.run._resolving.spec.make_task", lambda loss, name: Task(metric=metric))
+    monkeypatch.setattr(
+        "autoprune.run._resolving.spec.make_task", lambda *names, **hooks: Task(metric=metric)
+    )
 
 
 def test_the_epochs_of_a_finetune_are_kept_and_drawn_on_the_page(

@@ -421,6 +421,7 @@ def test_few_files_reach_below_optunas_public_interface() -> None:
         if below.search(path.read_text("utf-8"))
     }
     assert found == {
+        "study/_dashboard.py",
         "study/_queue.py",
         "study/_database_tables.py",
         "samplers/_attributes.py",

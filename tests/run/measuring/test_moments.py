@@ -307,7 +307,7 @@ def test_without_any_training_the_winner_is_exported_as_it_was_scored(
     overrides += ["search.setting=float32 contiguous", "data.batch_size=256"]
     result = autoprune.search(config=load_config("digits", overrides))
     assert result.next_step.startswith("Next: autoprune export digits ")
-    report = export("digits", "onnx")
+    report = export("digits", format="onnx")
     assert report.max_difference < 1e-4
     tuned = autoprune.finetune("digits", overrides=["finetune.epochs=0"])
     assert tuned.val_score == read_recipe(tuned.folder).extra["val_score"] == result.best.score

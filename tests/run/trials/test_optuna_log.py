@@ -15,9 +15,11 @@ def test_progress_of_optuna_is_shown_on_request(level: int, is_shown: bool) -> N
     logger, before = logging.getLogger("autoprune"), optuna.logging.get_verbosity()
     known = logger.level
     logger.setLevel(level)
+    optuna.logging.set_verbosity(logging.INFO)
     try:
         with quiet_optuna():
             assert (optuna.logging.get_verbosity() <= logging.INFO) is is_shown
-        assert optuna.logging.get_verbosity() == before
+        assert optuna.logging.get_verbosity() == logging.INFO
     finally:
         logger.setLevel(known)
+        optuna.logging.set_verbosity(before)
