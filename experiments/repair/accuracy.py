@@ -36,6 +36,7 @@ NETS = {
     "resnet20": "experiments/search_efficiency/resnet20.toml",
     "mobilenet_v3_small": "experiments/search_efficiency/mobilenet.toml",
     "vgg16_bn_half": "experiments/methods/vgg16_bn_half.toml",
+    "densenet40": "experiments/methods/densenet40.toml",
 }
 BUDGETS = ("50%", "25%", "12%")
 CRITERIA = ("l1", "taylor", "lasso", "obs")
