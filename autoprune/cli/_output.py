@@ -27,6 +27,7 @@ from rich.console import RenderableType
 from autoprune.cli._console import console
 from autoprune.errors import OutputError, reason_of
 from autoprune.support.events import Watcher, silent
+from autoprune.support.launch import launched
 from autoprune.support.printing import PrintableConsole, abandon
 
 
@@ -114,7 +115,9 @@ def with_output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def progress_console() -> PrintableConsole:
     """Return the console of progress and notes, which is standard error if a JSON document is printed."""
-    return PrintableConsole(stderr=True, no_color=console.no_color) if output.json else console
+    if not output.json:
+        return console
+    return PrintableConsole(stderr=True, no_color=console.no_color, quiet=not launched().leads)
 
 
 def screen() -> AbstractContextManager[Watcher]:
@@ -131,7 +134,12 @@ def show(
     tables: Callable[[], Iterable[RenderableType]] = lambda: (),
     notes: Callable[[], Sequence[str]] = lambda: (),
 ) -> None:
-    """Print a result: its tables and notes, or one JSON document."""
+    """Print a result: its tables and notes, or one JSON document.
+
+    Of several processes that run one command together, the first one prints.
+    """
+    if not launched().leads:
+        return
     if output.json:
         from autoprune.cli._documents import document
 

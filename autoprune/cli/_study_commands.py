@@ -22,7 +22,6 @@ from autoprune.cli._resumable import resumable, same_command
 from autoprune.cli._signals import ended_by
 from autoprune.cost import budget_keys
 from autoprune.errors import ConfigError
-from autoprune.support.launch import launched
 
 if TYPE_CHECKING:
     from autoprune.run import RunSpec
@@ -252,14 +251,12 @@ def finetune(
             config=config,
             watch=watch,
         )
-    if not launched().leads:
-        return  # the first process prints
-    url = run.find_storage(study, storage)
-    show(
-        result,
-        lambda: [pruned_table(result)],
-        lambda: [after_saving(result.folder, export_command(study, url, result.folder))],
-    )
+
+    def next_step() -> list[str]:
+        url = run.find_storage(study, storage)
+        return [after_saving(result.folder, export_command(study, url, result.folder))]
+
+    show(result, lambda: [pruned_table(result)], next_step)
 
 
 def report(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, cast
 
@@ -16,16 +15,13 @@ from autoprune.cli._model_commands import bench, export, inspect, methods, prune
 from autoprune.cli._output import output, with_output_options, write_json
 from autoprune.cli._study_commands import best, finetune, report, resume, search, watch
 from autoprune.errors import ConfigError, shown_value
-from autoprune.support.launch import launched
+from autoprune.support.launch import require_alone
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-_TRAININGS = ("finetune", "train")
-"""The commands that several processes of torchrun run together."""
 
 _PAGE_WIDTH = 100
 """Largest width of the guide's pages in characters. Longer lines are hard to read."""
@@ -45,7 +41,9 @@ def run_command() -> int:
     typed = sys.argv[1:]
     for word in typed:
         _require_text(word)
-    _require_alone(typed)
+    verb = next((word for word in typed if not word.startswith("-")), None)
+    if verb is not None and not {"--help", "--version"}.intersection(typed):
+        require_alone(verb)
     try:
         with completing():
             code = app(args=None if typed else ["--help"], prog_name="autoprune", standalone_mode=False)
@@ -65,24 +63,6 @@ def _require_text(word: str) -> None:
         raise ConfigError(f"{shown_value(word)}: this argument is not UTF-8.") from None
     if "\0" in word:
         raise ConfigError(f"{shown_value(word)}: this argument holds a NUL character; leave it out.")
-
-
-def _require_alone(typed: Sequence[str]) -> None:
-    """Refuse a command that several processes of torchrun would each run for themselves.
-
-    Raises:
-        ConfigError: torchrun started several processes for a command that does not train one model.
-    """
-    size, verb = launched().size, next(iter(typed), "")
-    if size == 1 or verb in _TRAININGS:
-        return
-    advice = "torchrun serves " + " and ".join(_TRAININGS)
-    if verb in ("search", "resume"):
-        advice = (
-            f'for {size} trials at once set search.workers = {size} and search.engine = "processes", or '
-            '"ray" for several machines'
-        )
-    raise ConfigError(f"{verb}: torchrun started {size} processes; run it without torchrun: {advice}.")
 
 
 def _print_version(is_requested: bool) -> None:

@@ -14,6 +14,7 @@ from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
 from autoprune.engines._workers import Workers
 from autoprune.errors import AutopruneError, StudyError, TrialError, is_lost_gpu, summary_of
 from autoprune.space import Candidate
+from autoprune.study import study_command
 
 
 def run_serial(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> None:
@@ -36,9 +37,10 @@ def run_trial(runner: Runner, scorer: Scorer, job: Job) -> None:
         except TrialError as error:
             runner.fail(job, str(error))
             if is_lost_gpu(str(error)):
+                command = study_command("resume", runner.study.name, runner.study.url)
                 raise StudyError(
                     f"{runner.study.name}: trial {job.number} failed, and CUDA cannot be used in this "
-                    f"process any more ({error}); go on with: autoprune resume {runner.study.name}"
+                    f"process any more ({error}); go on with: {command}"
                 ) from error
             return
         if rung is None or not runner.report(job, rung):

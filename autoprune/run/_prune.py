@@ -65,6 +65,7 @@ from autoprune.run._search_pass import search_pass
 from autoprune.run._trials.new_study import score_dense
 from autoprune.sparsity import check_strengths
 from autoprune.support.events import Stage, Watcher
+from autoprune.support.launch import require_alone
 from autoprune.support.leases import locked, require_unlocked
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
@@ -109,6 +110,7 @@ def prune(
         pruned = autoprune.prune(model, loaders, {"budget": {"flops": "50%"}, "finetune": {"epochs": 1}})
         pruned.cost.macs, pruned.model
     """
+    require_alone("prune")
     if config is None:
         raise ConfigError('prune: no config given; pass at least {"budget": {"flops": "50%"}}.')
     checked_action(if_exists)

@@ -48,6 +48,7 @@ from autoprune.run._trial_loop import run_trials
 from autoprune.run._trials.new_study import make_study
 from autoprune.study import SearchStudy, open_study
 from autoprune.support.events import Stage, Watcher
+from autoprune.support.launch import require_alone
 from autoprune.support.usercode import entry
 from autoprune.training import EvaluateFunction, TrainStep
 
@@ -108,6 +109,7 @@ def search(
         result = autoprune.search(model, loaders, {"budget": {"flops": "50%"}, "search": {"study": "digits"}})
         result.best.score, result.plan.widths
     """
+    require_alone("search")
     checked_action(if_exists)
     if from_study is not None:
         if config is not None:
@@ -224,6 +226,7 @@ def resume(
     Example:
         result = autoprune.resume("digits", model=model, data=loaders, overrides=["search.trials=4"])
     """
+    require_alone("resume")
     name, url, session = of_study(study, storage, Session(model, data, config))
     opened = open_run(name, url, overrides, trust=trust, config=session.config)
     with watching(watch) as show, opened as stored:

@@ -1,13 +1,19 @@
 """Read from the environment how many processes `torchrun` started for a command, and which one this is.
 
 Example:
-    launched().size      # 4 under `torchrun --nproc-per-node=4 -m autoprune finetune STUDY`, else 1
+    launched().size            # 4 under `torchrun --nproc-per-node=4 -m autoprune finetune STUDY`, else 1
+    require_alone("search")    # refuses to run 4 searches at once
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+
+from autoprune.errors import ConfigError
+
+TRAININGS = ("finetune", "train")
+"""The verbs that several processes of torchrun run together."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +48,21 @@ def launched() -> Launch:
         return Launch()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     return Launch(*(int(os.environ[name]) for name in names))
+
+
+def require_alone(verb: str) -> None:
+    """Refuse a verb that several processes of torchrun would each run for themselves.
+
+    Raises:
+        ConfigError: torchrun started several processes, and the verb does not train one model.
+    """
+    size = launched().size
+    if size == 1 or verb in TRAININGS:
+        return
+    advice = "torchrun serves " + " and ".join(TRAININGS)
+    if verb in ("search", "resume"):
+        advice = (
+            f'for {size} trials at once set search.workers = {size} and search.engine = "processes", or '
+            '"ray" for several machines'
+        )
+    raise ConfigError(f"{verb}: torchrun started {size} processes; run it without torchrun: {advice}.")

@@ -230,13 +230,19 @@ def test_a_search_takes_a_config_or_a_study(
             "report",
             "report: torchrun started 2 processes; run it without torchrun: torchrun serves",
         ),
-        ("", ": torchrun started 2 processes"),
+        ("-q report", "report: torchrun started 2 processes"),
+        ("--json -q train", "no such config"),
     ],
 )
 def test_torchrun_serves_trainings_only_and_its_first_process_prints(
-    verb: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["autoprune", *([verb] if verb else []), "digits"])
+    monkeypatch.setattr(sys, "argv", ["autoprune", *verb.split(), "unknown"])
+    monkeypatch.chdir(tmp_path)
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     for rank in "01":
@@ -248,3 +254,12 @@ def test_torchrun_serves_trainings_only_and_its_first_process_prints(
         captured = capsys.readouterr()
         assert captured.out == ""
         assert (message in captured.err) if rank == "0" else (captured.err == "")
+
+
+def test_help_is_printed_under_torchrun_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "2"}
+    for name, value in {**variables, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert typed(monkeypatch, capsys, "search", "--help") == (0, "")

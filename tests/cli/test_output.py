@@ -11,7 +11,9 @@ import pytest
 
 from autoprune.cli import main
 from autoprune.cli._documents import schema
+from autoprune.cli._output import output, progress_console, show
 from autoprune.cli.commands import app
+from autoprune.run import TrainResult
 
 NET = """\
 import torch
@@ -154,3 +156,21 @@ def test_a_second_command_in_one_process_has_the_defaults(capsys: pytest.Capture
     assert not typed(capsys, "methods")[1].startswith("{")
     assert typed(capsys, "methods", "-qq")[1] == ""
     assert typed(capsys, "methods")[1] != ""
+
+
+def test_of_several_processes_the_first_alone_prints_a_document_and_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(output, "json", True)
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        show(TrainResult(Path("dense.safetensors"), 0.9))
+        progress_console().print("epoch 1")
+        printed = capsys.readouterr()
+        assert (printed.out.count('"train"'), printed.err.count("epoch")) == (
+            (1, 1) if rank == "0" else (0, 0)
+        )

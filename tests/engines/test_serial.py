@@ -76,7 +76,8 @@ def test_a_search_ends_after_a_trial_that_lost_the_gpu_and_resumes_with_the_next
     """Later trials of that process would all fail."""
     calls = tmp_path / "calls"
     calls.mkdir()
-    with pytest.raises(StudyError, match=r"trial 3 failed, and CUDA cannot be used .* autoprune resume toy"):
+    words = r"trial 3 failed, and CUDA cannot be used .* autoprune resume toy --storage"
+    with pytest.raises(StudyError, match=words):
         run_search("serial", toy_runner(new_study(url), trials=6), TroubledMaker(calls, "loses the GPU"))
     run_search("serial", toy_runner(open_study(url, "toy"), trials=6), TroubledMaker(calls, "none"))
     states = [record.state for record in open_study(url, "toy").records()]

@@ -155,9 +155,10 @@ def _loaded(group: Group, opening: _Opening, data: GivenData) -> VisionData:
     with importing(opening.imports):
         if data is None:
             return load_dense(spec, trained=False).data  # and the code of the model, to unpickle one
-    if isinstance(data, VisionData):
-        return data
-    return wrap_loaders(data, device=spec.device, batch_size=spec.data.batch_size)
+        if isinstance(data, VisionData):
+            return data
+        batch_size = spec.data.batch_size
+        return wrap_loaders(data, device=spec.device, batch_size=batch_size, prepare=spec.prepare)
 
 
 def _fit(group: Group, training: _Training, data: VisionData, **files_and_hooks: Any) -> FitResult:
