@@ -103,6 +103,20 @@ class Group(Launch):
             distributed.all_reduce(total)
         return loss * (samples * self.size / total)
 
+    def mean(self, values: Tensor, samples: int) -> Tensor:
+        """Return the means over the whole batch, without gradient.
+
+        Args:
+            values: means over the share of this process.
+            samples: number of samples in the share.
+        """
+        if self.size == 1:
+            return values
+        sums = torch.cat([values.detach().reshape(-1) * samples, values.new_tensor([samples])])
+        with _reaching_all():
+            distributed.all_reduce(sums)
+        return (sums[:-1] / sums[-1]).view_as(values)
+
     def averaged(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
         """Replace the gradients by their means over all processes, and return the mean loss.
 
@@ -150,7 +164,7 @@ def joined() -> Iterator[Group]:
     Messages between CPUs go by gloo, and those between GPUs by NCCL.
 
     Raises:
-        ProcessError: the processes cannot be connected.
+        ProcessError: the processes cannot be connected, or the script has connected their GPUs alone.
     """
     launch = launched()
     if launch.size == 1:
@@ -158,6 +172,7 @@ def joined() -> Iterator[Group]:
         return
     group = Group(**vars(launch))
     if distributed.is_initialized():  # by the script that calls autoprune
+        _require_cpu(distributed.get_backend_config())
         yield group
         return
     on_gpus = torch.cuda.is_available() and distributed.is_nccl_available()
@@ -170,6 +185,15 @@ def joined() -> Iterator[Group]:
     yield group
     # After an error other processes may wait for a message. Their end is left to torchrun then.
     distributed.destroy_process_group()
+
+
+def _require_cpu(backends: str) -> None:
+    """Refuse a process group of the script without a backend for CPUs, such as "cuda:nccl"."""
+    if "cpu:" not in backends:
+        raise ProcessError(
+            f'torchrun: the process group of this script has the backend "{backends}", which reaches no '
+            'CPU: begin it with torch.distributed.init_process_group("cpu:gloo,cuda:nccl").'
+        )
 
 
 def _packed(value: Any) -> bytes:

@@ -15,6 +15,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
+from autoprune.execution import ALONE, Group
 from autoprune.support.structures import described
 from autoprune.training.task import LossFunction, cross_entropy, find_output
 
@@ -37,6 +38,7 @@ class Distillation:
     Args:
         loss: the task's loss.
         temperature: temperature of the softmax of class logits. Other outputs have none.
+        group: the processes that train together. The ratio is that of their whole batch.
 
     Reference:
         Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2. Section 2.1 shows that
@@ -45,6 +47,7 @@ class Distillation:
 
     loss: LossFunction
     temperature: float
+    group: Group = ALONE
 
     def __call__(self, student: Tensor, teacher: Tensor, targets: Any) -> Tensor:
         """Return the loss of one batch, a scalar.
@@ -63,7 +66,9 @@ class Distillation:
         with torch.no_grad():
             outputs = student.detach().float()
             error = functional.mse_loss(outputs, targets.reshape(outputs.shape).float())
-            cost = self.loss(outputs, targets).float().abs()
+            cost = self.loss(outputs, targets).float()
+            cost, error = self.group.mean(torch.stack([cost.reshape(()), error]), len(outputs))
+            cost = cost.abs()
             price = torch.where(error > 0, cost / error, 1.0)
         return price * functional.mse_loss(student.float(), teacher.float())
 

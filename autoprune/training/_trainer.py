@@ -90,7 +90,7 @@ class Trainer:
         self._setting = setting
         self._task = task.smoothed(schedule.label_smoothing)
         self._total = total_steps
-        self._follow = Distillation(task.loss, schedule.temperature)
+        self._follow = Distillation(task.loss, schedule.temperature, group)
         self._teacher = teacher if schedule.distill_weight else None
         self._subnets = subnets
         self._optimizer = make_optimizer(model, schedule)

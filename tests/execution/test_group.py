@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.errors import ConfigError, LostProcessError, ProcessError
 from autoprune.execution import ALONE, Group, Setting, joined
-from autoprune.execution._group import _packed, _reaching_all
+from autoprune.execution._group import _packed, _reaching_all, _require_cpu
 from autoprune.support.launch import Launch, launched
 from autoprune.support.threads import usable_cores
 
@@ -38,6 +38,8 @@ def test_one_process_changes_neither_loss_nor_gradients() -> None:
     assert ALONE.averaged(model.parameters(), loss) is loss
     assert all(each.grad is old for each, old in zip(model.parameters(), before, strict=True))
     assert ALONE.shared("settings") == "settings"
+    means = torch.tensor([1.0, 2.0])
+    assert ALONE.mean(means, 3) is means
     setting = Setting(device="cuda:1", threads=64)
     assert ALONE.placed(setting) is setting
 
@@ -63,3 +65,9 @@ def test_errors_name_a_model_that_cannot_be_sent_and_a_process_that_is_gone() ->
         raise RuntimeError("[pair.cc:545] Read error: Connection reset by peer")
     with pytest.raises(RuntimeError, match="out of memory"), _reaching_all():
         raise RuntimeError("CUDA out of memory")
+
+
+def test_a_process_group_of_gpus_alone_is_refused() -> None:
+    with pytest.raises(ProcessError, match=r'backend "cuda:nccl", which reaches no CPU: begin it with torch'):
+        _require_cpu("cuda:nccl")
+    _require_cpu("cpu:gloo,cuda:nccl")
