@@ -57,9 +57,17 @@ Storage = Annotated[
     typer.Option("--storage", metavar="URL", help="The study's storage, by default runs/STUDY.db."),
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that the study or the model names.")]
-IfExists = Annotated[
+IfStudyExists = Annotated[
     str,
-    typer.Option("--if-exists", metavar="ACTION", help="If the result exists: error, resume or overwrite."),
+    typer.Option("--if-exists", metavar="ACTION", help="If the study exists: error, resume or overwrite."),
+]
+IfFlowExists = Annotated[
+    str,
+    typer.Option("--if-exists", metavar="ACTION", help="If the flow exists: resume, error or overwrite."),
+]
+IfCheckpointExists = Annotated[
+    str,
+    typer.Option("--if-exists", metavar="ACTION", help="If the weights exist: error, resume or overwrite."),
 ]
 OwnConfig = Annotated[
     str | None,

@@ -60,7 +60,7 @@ def init(
         int | None, typer.Option("--image-size", metavar="N", help="Pixels a side, for a folder.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="auto (the default), cpu, cuda or cuda:N.")
+        str | None, typer.Option("--device", metavar="NAME", help="auto (the default), cpu, cuda or cuda:N.")
     ] = None,
     profile: Annotated[
         str | None,
@@ -74,7 +74,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Then run the config on a few images.")] = False,
 ) -> None:
-    """Write a config for a model, data and a budget, after a look at them. Asks for what is not given."""
+    """Write a config for a model, data and a budget. Asks for what is not given."""
     from autoprune import run
 
     if path.exists() and not force:

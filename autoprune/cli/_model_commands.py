@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from autoprune.cli._arguments import ConfigSource, IfExists, Overrides, OwnConfig, Storage, Trust
+from autoprune.cli._arguments import (
+    ConfigSource,
+    IfCheckpointExists,
+    IfFlowExists,
+    Overrides,
+    OwnConfig,
+    Storage,
+    Trust,
+)
 from autoprune.cli._completion import complete_format, complete_method, complete_study
 from autoprune.cli._output import screen, show
 from autoprune.cli._results import show_curves
@@ -19,7 +27,7 @@ from autoprune.cli._resumable import resumable, same_command
 from autoprune.errors import ConfigError
 
 
-def train(config: ConfigSource, overrides: Overrides = None, if_exists: IfExists = "error") -> None:
+def train(config: ConfigSource, overrides: Overrides = None, if_exists: IfCheckpointExists = "error") -> None:
     """Train the dense model with a held-out validation part. A note next to it records the split."""
     from autoprune import run
     from autoprune.config import load_config
@@ -42,7 +50,7 @@ def prune(
         ),
     ] = None,
     overrides: Overrides = None,
-    if_exists: IfExists = "resume",
+    if_exists: IfFlowExists = "resume",
 ) -> None:
     """Make a model smaller by the stages of [flow], without a search. A stopped flow resumes."""
     from autoprune import run
@@ -81,9 +89,16 @@ def inspect(
     ] = False,
     output: Annotated[
         list[str] | None,
-        typer.Option("--output", "-o", help="A .png, .svg, .pdf or .csv file of these. May be repeated."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A .png, .svg, .pdf or .csv file of these. May be repeated.",
+        ),
     ] = None,
-    limit: Annotated[float, typer.Option("--limit", help="Time limit of --sensitivity in seconds.")] = 300.0,
+    limit: Annotated[
+        float, typer.Option("--limit", metavar="SECONDS", help="Time limit of --sensitivity.")
+    ] = 300.0,
 ) -> None:
     """Show channel groups, droppable blocks, costs and budgets. Nothing is trained."""
     from autoprune import run
@@ -122,10 +137,15 @@ def export(
     format_name: Annotated[
         str,
         typer.Option(
-            "--format", help="onnx, pt2, safetensors, or folder for all.", autocompletion=complete_format
+            "--format",
+            metavar="NAME",
+            help="onnx, pt2, safetensors, or folder for all.",
+            autocompletion=complete_format,
         ),
     ] = "onnx",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
+    ] = None,
     storage: Storage = None,
     dense: Annotated[
         bool, typer.Option("--dense", help="Export the dense model of the study, for a comparison.")
@@ -133,16 +153,21 @@ def export(
     trust: Trust = False,
     config: OwnConfig = None,
     opset: Annotated[
-        int | None, typer.Option("--opset", help="Version of ONNX's operators, by default torch's own.")
+        int | None,
+        typer.Option("--opset", metavar="N", help="Version of ONNX's operators, by default torch's own."),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Write int8 ONNX, and compare its score and time with float's.")
     ] = False,
     calibration: Annotated[
-        str | None, typer.Option("--calibration", help="Of --int8: minmax (default), entropy or percentile.")
+        str | None,
+        typer.Option(
+            "--calibration", metavar="METHOD", help="Of --int8: minmax (default), entropy or percentile."
+        ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option("--images", help="Of --int8: training images to use, by default 256.")
+        int | None,
+        typer.Option("--images", metavar="N", help="Of --int8: training images to use, by default 256."),
     ] = None,
     reduce_range: Annotated[
         bool | None,
@@ -203,14 +228,19 @@ def bench(
     ],
     batch: Annotated[
         int | None,
-        typer.Option("--batch", help="Images per forward pass, by default as in the files or shapes."),
+        typer.Option(
+            "--batch", metavar="N", help="Images per forward pass, by default as in the files or shapes."
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
+    threads: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="CPU threads.")] = 1,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Half-width of the ratios' intervals to reach: 0.02 is 2%.")
+        float,
+        typer.Option(
+            "--tolerance", metavar="SHARE", help="Half-width of the ratios' intervals to reach: 0.02 is 2%."
+        ),
     ] = 0.02,
-    limit: Annotated[float, typer.Option("--limit", help="Time limit in seconds.")] = 10.0,
+    limit: Annotated[float, typer.Option("--limit", metavar="SECONDS", help="Time limit.")] = 10.0,
     shape: Annotated[
         list[str] | None,
         typer.Option("--shape", metavar="[NAME=]SIZES", help="Sizes that a file leaves free: 1x3x224x224."),

@@ -83,7 +83,14 @@ class _Messages(logging.Handler):
 
 _OPTIONS: dict[str, Any] = {
     "quiet": Annotated[
-        int, typer.Option("--quiet", "-q", count=True, help="Print results alone; -qq: nothing but errors.")
+        int,
+        typer.Option(
+            "--quiet",
+            "-q",
+            count=True,
+            show_default=False,
+            help="Print results alone; -qq: nothing but errors.",
+        ),
     ],
     "verbose": Annotated[
         bool, typer.Option("--verbose", "-v", help="Print what is silent: Optuna, workers, times of rungs.")

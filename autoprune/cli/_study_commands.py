@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli._arguments import IfExists, OptionalConfig, Overrides, OwnConfig, Storage, StudyName, Trust
+from autoprune.cli._arguments import (
+    IfStudyExists,
+    OptionalConfig,
+    Overrides,
+    OwnConfig,
+    Storage,
+    StudyName,
+    Trust,
+)
 from autoprune.cli._completion import complete_profile, complete_study
 from autoprune.cli._output import output as output_options
 from autoprune.cli._output import screen, show
@@ -44,7 +52,7 @@ def search(
     storage: Annotated[
         str | None, typer.Option("--storage", metavar="URL", help="The storage of --from.")
     ] = None,
-    if_exists: IfExists = "error",
+    if_exists: IfStudyExists = "error",
     trust: Trust = False,
     profile: Annotated[
         str | None,
@@ -141,7 +149,9 @@ def resume(
 def watch(
     study: StudyName,
     storage: Storage = None,
-    interval: Annotated[float, typer.Option("--interval", help="Seconds between two looks.")] = 5.0,
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", help="Time between two looks.")
+    ] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
 ) -> None:
     """Follow a search that runs elsewhere. It changes nothing there."""
@@ -169,7 +179,7 @@ def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
     given = list(signature(command, eval_str=True).parameters.values())[:-1]
     for key in budget_keys().values():
         example = f'Upper limit, or a share: "{key.unit.example}", "40%".'
-        kind = Annotated[str | None, typer.Option(key.option, help=example)]
+        kind = Annotated[str | None, typer.Option(key.option, metavar="LIMIT", help=example)]
         given.append(Parameter(key.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind))
     vars(command)["__signature__"] = Signature(given)
     command.__annotations__.update({each.name: each.annotation for each in given})
@@ -186,7 +196,12 @@ def best(
     ] = None,
     output: Annotated[
         list[str] | None,
-        typer.Option("--output", "-o", help="A .png, .svg, .pdf or .csv file of these. May be repeated."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A .png, .svg, .pdf or .csv file of these. May be repeated.",
+        ),
     ] = None,
     trust: Trust = False,
     config: OwnConfig = None,
@@ -270,7 +285,10 @@ def report(
     ],
     storage: Storage = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The plot (.png, .svg, .pdf) or the page (.html).")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The plot (.png, .svg, .pdf) or the page (.html)."
+        ),
     ] = None,
     html: Annotated[
         bool, typer.Option("--html", help="Write one HTML page in place of the plot, to share or to print.")

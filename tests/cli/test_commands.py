@@ -263,3 +263,23 @@ def test_help_is_printed_under_torchrun_too(
     for name, value in {**variables, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert typed(monkeypatch, capsys, "search", "--help") == (0, "")
+
+
+def test_help_fits_80_columns_and_names_each_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def shown(*words: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["autoprune", *words, "--help"])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 0
+        return capsys.readouterr().out.splitlines()
+
+    of_all = shown()
+    assert [line for line in of_all[1:] if line.endswith("...")] == []
+    for verb in (line.split()[0] for line in of_all[of_all.index("Commands:") + 1 :] if line):
+        options = [line for line in shown(verb) if line.lstrip().startswith("-")]
+        assert [line for line in options if " <" in line] == []
+        assert not any("default: 0]" in line for line in options)
