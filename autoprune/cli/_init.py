@@ -5,6 +5,7 @@ It imports heavy modules only when it runs, so that `autoprune --help` answers a
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoprune.cli._completion import complete_data, complete_model, complete_profile
-from autoprune.cli._console import console
-from autoprune.cli._output import print_notes, screen, show
+from autoprune.cli._output import output, print_notes, progress_console, screen, show
 from autoprune.errors import AutopruneError, ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def init(
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", metavar="NAME", help="smoke, balanced or thorough.", autocompletion=complete_profile
+            "--profile", metavar="NAME", help="balanced or thorough.", autocompletion=complete_profile
         ),
     ] = None,
     saw_validation: Annotated[
@@ -119,7 +119,6 @@ def _ask_for_missing(given: Wishes, *, device: str | None, profile: str | None) 
 
 def _asked(given: Wishes, device: str | None, profile: str | None) -> Wishes:
     from autoprune import run
-    from autoprune.config import find_profile
     from autoprune.execution import resolve_device
 
     model, checkpoint, budget = given.model, given.checkpoint, given.budget
@@ -127,7 +126,7 @@ def _asked(given: Wishes, device: str | None, profile: str | None) -> Wishes:
         model = _ask("Model (a name, or module:function)", run.read_model)
         if checkpoint is None and given.weights is None:
             question = "File of its trained weights (empty for none)"
-            checkpoint = typer.prompt(question, "", show_default=False) or None
+            checkpoint = _prompt(question, "", show_default=False) or None
     data = given.data or _ask("Data (a name, a folder, or module:function)", run.read_data)
     if not budget:
         budget = (_ask("Budget", lambda text: run.read_budget((text,)), "flops 50%"),)
@@ -138,20 +137,28 @@ def _asked(given: Wishes, device: str | None, profile: str | None) -> Wishes:
         data=data,
         budget=budget,
         device=device or _ask("Device (auto, cpu, cuda)", resolve_device, "auto"),
-        profile=profile or _ask("Length (balanced, thorough)", find_profile, "balanced"),
+        profile=profile or _ask("Length (balanced, thorough)", run.read_profile, "balanced"),
     )
 
 
 def _ask(question: str, read: Callable[[str], object], default: str | None = None) -> str:
     """Ask until `read` accepts the answer."""
     while True:
-        answer = str(typer.prompt(question, default)).strip()
+        answer = _prompt(question, default).strip()
         try:
             read(answer)
         except AutopruneError as error:
-            console.print(str(error), style="red", highlight=False)
+            progress_console().print(str(error), style="red", highlight=False)
         else:
             return answer
+
+
+def _prompt(question: str, default: str | None, *, show_default: bool = True) -> str:
+    """Ask once: on standard error if standard output takes a JSON document."""
+    # With typer's err=True a space would still go to standard output.
+    target = sys.stderr if output.json else sys.stdout
+    with contextlib.redirect_stdout(target):
+        return str(typer.prompt(question, default, show_default=show_default))
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

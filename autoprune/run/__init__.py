@@ -23,7 +23,7 @@ from autoprune.run._finetune import finetune
 from autoprune.run._inspect import CostRange, Inspection, inspect
 from autoprune.run._int8 import Int8Report, export_int8
 from autoprune.run._proposing.proposal import Proposal, propose
-from autoprune.run._proposing.wishes import Wishes, read_budget, read_data, read_model
+from autoprune.run._proposing.wishes import Wishes, read_budget, read_data, read_model, read_profile
 from autoprune.run._prune import prune
 from autoprune.run._recalibrate import recalibrate
 from autoprune.run._report import Report, report
@@ -131,6 +131,7 @@ __all__ = [
     "read_budget",
     "read_data",
     "read_model",
+    "read_profile",
     "recalibrate",
     "report",
     "resume",

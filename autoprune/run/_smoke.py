@@ -19,6 +19,7 @@ from autoprune.run._resolving.latency import table_path
 from autoprune.run._resolving.paths import settle
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
 from autoprune.run._search import search
+from autoprune.support.events import Stage
 from autoprune.support.usercode import entry
 
 
@@ -66,6 +67,7 @@ def smoke(config: ConfigSource, *, watch: Watch = True) -> SmokeResult:
     started = time.perf_counter()
     spec = settle(config)
     with tempfile.TemporaryDirectory(prefix="autoprune-smoke-") as folder, watching(watch) as show:
+        show(Stage("a trial run, whose figures mean nothing"))
         found = search(config=_inside(spec, Path(folder)), watch=show)
         front = found.summary.front
         tuned = finetune(found, trial=front[0].number if front else None, watch=show)
@@ -75,7 +77,10 @@ def smoke(config: ConfigSource, *, watch: Watch = True) -> SmokeResult:
 
 
 def _inside(spec: RunSpec, folder: Path) -> RunSpec:
-    """Return the settings with all outputs in a folder, and without a training of a checkpoint elsewhere."""
+    """Return the settings with all outputs in a folder, and without trackers.
+
+    They name no profile, because a search under that of a trial run trains no checkpoint.
+    """
     model, finetuned, train = spec.model, spec.finetune, spec.train
     if model.new_head:
         # The training of the last layer would write the file that the real search reads.
@@ -84,10 +89,11 @@ def _inside(spec: RunSpec, folder: Path) -> RunSpec:
         model = replace(model, checkpoint=str(folder / "dense.safetensors"))
     table = table_path(spec) if spec.limits_latency else None
     return replace(
-        spec.with_search(study="smoke", storage=f"sqlite:///{folder}/smoke.db"),
+        spec.with_search(study="smoke", storage=f"sqlite:///{folder}/smoke.db", profile=None),
         model=model,
         finetune=finetuned,
         train=train,
         latency=spec.latency if table is None else replace(spec.latency, table=str(table)),
         output=replace(spec.output, folder=str(folder / "output")),
+        report=replace(spec.report, trackers=()),
     )

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from autoprune.config import load_config, parse_settings
+from autoprune.errors import ConfigError
 from autoprune.run import read_budget
 from autoprune.run._proposing.commented_config import write_commented
 from tests.test_cli import run_here
@@ -129,6 +130,17 @@ def test_answers_in_a_terminal_are_asked_again_until_they_are_right(place: Path)
     assert "The model is trained first: no trained weights were named." in out
 
 
+def test_questions_stay_out_of_a_document(place: Path) -> None:
+    words = ("--json", "--data", "digits", "--budget", "50%", "--checkpoint", "none.pt", "--device", "cpu")
+    typed = ("digits_resnt", "digits_resnet", "smoke", "thorough")
+    code, out, err = answer(*typed, cwd=place, words=words)
+    assert code == 2
+    assert out == ""
+    assert "Model (a name, or module:function)" in err
+    assert 'unknown model "digits_resnt"' in err
+    assert '"smoke" is a trial run' in err
+
+
 def test_the_end_of_the_input_stops_it(place: Path) -> None:
     code, out, _ = answer("resnet20", "\x04", cwd=place)
     assert code == 130
@@ -168,6 +180,7 @@ def test_an_existing_file_is_overwritten_only_by_force(place: Path) -> None:
         ({"--budget": "flops 0.01%"}, r"budget\.flops"),
         ({"--checkpoint": "none.pt"}, r"none\.pt: there is no such file"),
         ({"--profile": "quick"}, r'--profile: unknown profile "quick"'),
+        ({"--profile": "smoke"}, r'--profile: "smoke" is a trial run.*give --smoke'),
         ({"--device": "tpu"}, r"search\.device"),
         ({"--image-size": "0"}, r"image_size"),
     ],
@@ -220,7 +233,9 @@ def test_a_trial_run_follows_at_once(place: Path, pictures: Path) -> None:
 def test_limits_are_read_as_people_write_them() -> None:
     assert read_budget(("flops 50%", "latency = 5 ms")) == {"flops": "50%", "latency": "5 ms"}
     assert read_budget(("40%",)) == {"flops": "40%"}
-    assert read_budget(("3.5ms",)) == {"latency": "3.5ms"}
+    assert read_budget(("3.5ms",)) == read_budget(("latency 3.5ms",)) == {"latency": "3.5ms"}
+    with pytest.raises(ConfigError, match=r"budget\.flops: .*20 MFLOPs"):
+        read_budget(("20 MFLOPs",))
     assert read_budget(("params<=2M", "peak-memory 1 MB")) == {"params": "2M", "peak_memory": "1 MB"}
 
 

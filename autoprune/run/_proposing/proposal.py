@@ -270,7 +270,6 @@ _WHY = {
     "data.loaders": "your function that returns the loaders (train, val) or (train, val, test)",
     "data.folder": "the folder with train/ and val/, each with one folder of images for each class",
     "data.image_size": "pixels a side to which the images are scaled",
-    "data.most_samples": "a trial run reads few images",
     "budget": "the most that the small model may cost: shares of the dense model, or amounts",
     "search.device": "the device of trainings; auto takes a GPU if there is one",
     "search.trials": "sub-models that are tried; more find better ones, and take longer in proportion",

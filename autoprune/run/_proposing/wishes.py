@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.config import find_profile
+from autoprune.config import Profile, find_profile
 from autoprune.config.settings import BudgetSettings
 from autoprune.cost import LATENCY, budget_keys
 from autoprune.data import DATASETS
@@ -55,7 +55,7 @@ class Wishes:
         Raises:
             ConfigError: an answer is no model, no data, no limit or no profile.
         """
-        profile = find_profile(self.profile, "--profile").sections
+        profile = read_profile(self.profile).sections
         return {
             "model": read_model(self.model) | _given(checkpoint=self.checkpoint, weights=self.weights),
             "data": read_data(self.data) | _given(image_size=self.image_size) | profile.get("data", {}),
@@ -120,13 +120,30 @@ def read_budget(answers: tuple[str, ...]) -> dict[str, Any]:
                 '"latency 5 ms".'
             )
         amount = found["amount"].strip()
-        usual = LATENCY.removesuffix("_ms") if amount.lower().endswith("s") else "flops"
+        latency = LATENCY.removesuffix("_ms")
+        unit = amount.lstrip("0123456789_,. ").lower()
+        usual = latency if unit in budget_keys()[latency].unit.suffixes else "flops"
         key = (found["key"] or usual).lower().replace("-", "_")
         if key not in budget_keys():
             raise ConfigError(unknown("--budget", key, budget_keys(), kind="cost"))
         limits[key] = amount
     check_amounts(BudgetSettings(**limits))
     return limits
+
+
+def read_profile(answer: str) -> Profile:
+    """Return the profile of a config to write.
+
+    Raises:
+        ConfigError: there is no such profile, or it is that of a trial run.
+    """
+    profile = find_profile(answer, "--profile")
+    if profile.is_trial_run:
+        raise ConfigError(
+            f'--profile: "{answer}" is a trial run, not a length of the search that the config describes; '
+            "give --smoke to try the config after it is written."
+        )
+    return profile
 
 
 def _given(**values: Any) -> dict[str, Any]:

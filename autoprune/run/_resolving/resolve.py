@@ -35,7 +35,12 @@ from autoprune.run._resolving.run import Run
 from autoprune.run._resolving.seen_validation import require_unseen_validation
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._resolving.stored_config import stored_setting
-from autoprune.run._resolving.train import clear_finished, measure_setting, train_dense
+from autoprune.run._resolving.train import (
+    clear_finished,
+    measure_setting,
+    require_real_run,
+    train_dense,
+)
 from autoprune.study import SearchStudy
 from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.threads import cpu_threads, usable_cores
@@ -75,6 +80,8 @@ def resolve(
         untrained = Path(head_file(spec)).absolute()
     elif dense.new_heads:
         _report_new_heads(dense, spec, watch)
+    if untrained is not None:
+        require_real_run(spec)
     prunable = trace_dense(dense, spec)
     measured = measure_runtime(prunable, spec, watch, known)
     spec = measured.spec

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from autoprune.config import find_profile
 from autoprune.data import first_batch
 from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
 from autoprune.execution import ALONE, Group, Setting, fit_to_machine
@@ -77,6 +78,7 @@ def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch =
 def _train(config: ConfigSource, group: Group, watch: Watch, if_exists: str) -> TrainResult:
     spec = settle(config)
     path = _file_to_write(spec)
+    require_real_run(spec)
     checked_action(if_exists)
     if path.exists():
         clear_finished(path)
@@ -110,6 +112,20 @@ def _file_to_write(spec: RunSpec) -> Path:
     if spec.model.checkpoint is None:
         raise ConfigError("model.checkpoint: not set; name the .safetensors file that the training writes.")
     return trained_path(spec.model.checkpoint)
+
+
+def require_real_run(spec: RunSpec) -> None:
+    """Refuse to train a checkpoint in a trial run, because every later search would load its weights.
+
+    Raises:
+        ConfigError: search.profile is that of a trial run.
+    """
+    name = spec.search.profile
+    if name is not None and find_profile(name).is_trial_run:
+        raise ConfigError(
+            f'search.profile: "{name}" is a trial run, which trains no checkpoint that a real search would '
+            f"load; take the key out, and try the config with `autoprune search CONFIG --profile {name}`."
+        )
 
 
 def clear_finished(path: Path) -> None:
