@@ -19,7 +19,7 @@ from autoprune.data._vision import VisionData
 def limited(data: VisionData, most: int) -> VisionData:
     """Return data of which each part ends after `most` samples, rounded up to whole batches.
 
-    The fingerprint stays that of the whole data.
+    The fingerprint stays that of the whole data, which the note on a checkpoint names.
     """
     parts: dict[str, Any] = {
         part: LimitedLoader(loader, most)

@@ -88,10 +88,13 @@ class StudyMoments:
 
     def path(self) -> Path:
         """Return the path of their file, which may not exist. Its name hashes model, data and settings."""
+        score, data = self.spec.score, self.spec.data
+        # Without a limit the name stays the same as in earlier versions.
+        limit = [] if data.most_samples is None else [f"of {data.most_samples}"]
         facts = {
             "model": [weights_hash(self.prunable.model), self.prunable.fingerprint],
             "data": [self.data.fingerprint, self.data.input_shape, self.data.plain is None],
-            "images": [self.spec.score.moment_images, self.spec.data.batch_size, self.spec.search.seed],
+            "images": [score.moment_images, data.batch_size, self.spec.search.seed, *limit],
             "sums": [POSITIONS, LIMIT_BYTES, self.setting.device],
         }
         return MOMENTS.path(self.spec, facts)

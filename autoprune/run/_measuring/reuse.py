@@ -25,12 +25,20 @@ from autoprune.run._resolving.stored_config import stored_rankings, stored_spec
 from autoprune.study import SearchStudy
 from autoprune.support.events import Stage
 
-_RANKING = ("search.criterion", "search.seed", "task.loss", "data.batch_size", "score.moment_images")
+_IMAGES = ("data.most_samples",)
+_RANKING = (
+    *_IMAGES,
+    "search.criterion",
+    "search.seed",
+    "task.loss",
+    "data.batch_size",
+    "score.moment_images",
+)
 _CUTS = (*_RANKING, "search.sensitivity_batches")
 READS: Mapping[str, tuple[str, ...]] = {
     "ranking": _RANKING,
     "error library": _RANKING,
-    "moments": (),
+    "moments": _IMAGES,
     "sensitivity": (
         *_CUTS,
         "search.sensitivity_evaluations",

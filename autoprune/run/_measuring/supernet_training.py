@@ -92,11 +92,14 @@ def known_supernet(run: Run, study: SearchStudy) -> Path | None:
 def _facts(run: Run, subnets: SandwichSampler) -> dict[str, Any]:
     """Return all settings that determine the weights, apart from the threads and the machine."""
     spec, setting = run.spec, run.setting
+    most = spec.data.most_samples
+    # Without a limit the name of the file stays the same as in earlier versions.
+    limit = [] if most is None else [most]
     return {
         **identify(run),
         "subnets": subnets.identity,
         "schedule": dataclasses.asdict(spec.score.supernet),
-        "batches": [spec.data.batch_size, spec.data.augment],
+        "batches": [spec.data.batch_size, spec.data.augment, *limit],
         "loss": run.dense.task.training_code,
         "setting": [setting.device, setting.label],
     }

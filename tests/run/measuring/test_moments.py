@@ -134,6 +134,16 @@ def test_moments_are_measured_once_for_ranking_warm_start_and_rung(searched: Sea
     assert names == [["repair", "2 steps"]] * 3
 
 
+def test_those_of_few_images_have_a_file_of_their_own(model: nn.Module, data: VisionData) -> None:
+    spec, prunable = settle(config(), named=False), trace(model, torch.zeros(1, 1, 8, 8))
+    most = (None, 64, 128)
+    specs = [
+        dataclasses.replace(spec, data=dataclasses.replace(spec.data, most_samples=each)) for each in most
+    ]
+    files = {StudyMoments(prunable, data, each, Setting(), print).path() for each in specs}
+    assert len(files) == 3
+
+
 def test_they_are_those_of_unchanged_training_images(
     searched: Searched, model: nn.Module, data: VisionData
 ) -> None:

@@ -127,6 +127,13 @@ def test_another_criterion_or_another_model_reuses_no_ranking(half: Half) -> Non
     assert any("ranking (model (its weights) differs)" in line for line in lines)
 
 
+def test_another_number_of_images_reuses_nothing(half: Half) -> None:
+    few = ("data.most_samples=64", "search.trials=1", "search.study=few", "score.rungs=['calibrate']")
+    _, lines = half.search_again(*few, "search.warm_starts=[]")
+    assert "reused from half: nothing" in lines
+    assert any("ranking (data.most_samples differs)" in line for line in lines)
+
+
 def curve(half: Half, budget: str, *outputs: str, study: str = "half") -> BudgetCurve:
     return budget_curve(study, budget=budget, outputs=outputs, model=half.model, data=half.data)
 
