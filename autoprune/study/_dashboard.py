@@ -15,8 +15,10 @@ import json
 import math
 import mimetypes
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -89,11 +91,7 @@ def keep_file(study: SearchStudy, file: Path, folder: Path, *, trial: int | None
             trial_id = storage.get_trial_id_from_study_id_trial_number(number, trial)
             prefix = f"dashboard:artifacts:{trial_id}:"
         attributes = storage.get_study_system_attrs(number)
-    known = {
-        meta["filename"]: meta["artifact_id"]
-        for key, value in attributes.items()
-        if key.startswith(prefix) and (meta := json.loads(value))
-    }
+    known = _known_files(value for key, value in attributes.items() if key.startswith(prefix))
     name = known.get(file.name) or str(uuid.uuid4())
     _copy(file, folder, name)
     if file.name not in known:
@@ -101,6 +99,18 @@ def keep_file(study: SearchStudy, file: Path, folder: Path, *, trial: int | None
         meta = ArtifactMeta(artifact_id=name, filename=file.name, mimetype=kind, encoding=None)
         with study.storage_errors():
             storage.set_study_system_attr(number, f"{prefix}{name}", json.dumps(asdict(meta)))
+
+
+def _known_files(values: Iterable[Any]) -> dict[str, str]:
+    """Return {name of a file: its artifact}. Malformed ones, as in a received study, count as none."""
+    known = {}
+    for value in values:
+        try:
+            meta = json.loads(value)
+            known[str(meta["filename"])] = str(uuid.UUID(meta["artifact_id"]))
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            continue
+    return known
 
 
 def _copy(file: Path, folder: Path, name: str) -> None:

@@ -102,6 +102,22 @@ def test_the_dashboard_lists_a_file_of_a_trial_that_has_ended(study: SearchStudy
     assert backend.list_study_artifacts(of_study) == []
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["{", 3, "[]", '{"filename": "report.html"}', '{"filename": "report.html", "artifact_id": "../a"}'],
+)
+def test_a_malformed_artifact_of_a_received_study_counts_as_none(
+    value: str | int, study: SearchStudy, tmp_path: Path
+) -> None:
+    report, folder = tmp_path / "report.html", tmp_path / "artifacts"
+    report.write_text("new")
+    study.optuna._storage.set_study_system_attr(study.optuna._study_id, "artifacts:0", value)
+    for _ in range(2):
+        keep_file(study, report, folder)
+    (kept,) = folder.iterdir()
+    assert kept.read_text() == "new"
+
+
 def test_a_file_is_never_written_through_a_link(study: SearchStudy, tmp_path: Path) -> None:
     report, folder = tmp_path / "report.html", tmp_path / "artifacts"
     report.write_text("new")
