@@ -32,6 +32,7 @@ from autoprune.exporting._card import (
     CardPreprocessing,
     CardScore,
     Int8Facts,
+    is_own_card,
     read_facts,
     write_card,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "Recipe",
     "export",
     "find_exporter",
+    "is_own_card",
     "load_pruned",
     "may_saturate",
     "onnx_feed",

@@ -151,12 +151,20 @@ def write_card(folder: Path) -> Path | None:
         ExportError: the card cannot be written.
     """
     path = folder / CARD
-    if path.exists() and not _is_own(path):
+    if path.exists() and not is_own_card(path):
         return None
     text = render_card(folder)
     with saving(path, "model card", ExportError) as partial:
         partial.write_text(text, "utf-8")
     return path
+
+
+def is_own_card(path: Path) -> bool:
+    """Return whether a file is a card that this package has written, and not a README.md of the user's own."""
+    try:
+        return read_text(path).startswith(MARK)
+    except (OSError, ValueError):
+        return False
 
 
 def render_card(folder: Path) -> str:
@@ -221,13 +229,6 @@ def _present(folder: Path) -> list[tuple[str, str]]:
 def _size_and_hash(path: Path) -> tuple[int, str]:
     with open_regular(path) as file:
         return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_own(path: Path) -> bool:
-    try:
-        return read_text(path).startswith(MARK)
-    except (OSError, ValueError):
-        return False
 
 
 @cache

@@ -33,7 +33,9 @@ from autoprune.support.files import read_json
 from autoprune.support.schema import Strict, read_as
 
 FILE = "flow.json"
-_OF_STAGE = re.compile(r"\d+-[a-z]+")
+
+_ENDINGS = r"(-strength-\d+)?\.training|\.pth|\.png|\.csv|\.db(-wal|-shm|-journal)?"
+"""The suffixes of the files of a stage. Without a suffix, the name is that of its folder."""
 
 _FREE = (
     *("output", "data.folder", "data.workers", "model.checkpoint"),
@@ -168,8 +170,11 @@ class FlowRecord:
 
     def clear(self) -> None:
         """Remove the files of all stages, the small model and the record. Other files in the folder stay."""
+        stages = {*self.config.get("flow", {}).get("stages", ()), *(entry.stage for entry in self.stages)}
+        names = "|".join(re.escape(name.replace(":", ".")) for name in sorted(stages))
+        own = re.compile(rf"[1-9]\d*-({names})({_ENDINGS})?")
         for entry in self.folder.iterdir():
-            if _OF_STAGE.match(entry.name):
+            if own.fullmatch(entry.name):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         for name in (WEIGHTS, RECIPE, MASKS):
             (self.folder / name).unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import StudyError, shown_value
-from autoprune.exporting import CARD, EXPORTERS, RECIPE, WEIGHTS, find_exporter
+from autoprune.errors import CheckpointError, StudyError, shown_value
+from autoprune.exporting import RECIPE, WEIGHTS, read_recipe
 from autoprune.flow import to_values
 from autoprune.reporting import FORMATS
 from autoprune.run._checks.trust import Consent, require_own_path
@@ -24,6 +24,7 @@ from autoprune.run._measuring.sparse import SPARSE, is_sparsified
 from autoprune.run._measuring.supernet_training import SUPERNET
 from autoprune.run._resolving.spec import AUTO, RunSpec
 from autoprune.run._resolving.stored_config import CHANGEABLE, stored_spec
+from autoprune.run._results.artefact import derived_files
 from autoprune.run._results.finetune_result import noted_folders
 from autoprune.run._results.page import PAGE
 from autoprune.run._trials.retraining import training_state
@@ -108,9 +109,8 @@ def remove_study(study: SearchStudy, consent: Consent) -> None:
     if (spec.folder / SPARSE).as_posix() == str(spec.model.checkpoint):
         files += [spec.folder / SPARSE, (spec.folder / SPARSE).with_suffix(".json")]
     for folder in folders:
-        files += [folder / name for name in (WEIGHTS, RECIPE, CARD, PAGE)]
-        for name in EXPORTERS:
-            files += folder.glob(f"model*{find_exporter(name).suffix}")
+        if _holds_model_of(folder, study):
+            files += [folder / WEIGHTS, folder / RECIPE, *derived_files(folder)]
     delete_study(study)
     for file in files:
         if file.is_file() or file.is_symlink():
@@ -118,6 +118,14 @@ def remove_study(study: SearchStudy, consent: Consent) -> None:
     for folder in (*folders, spec.folder):
         with contextlib.suppress(OSError):  # a folder that holds anything else stays
             folder.rmdir()
+
+
+def _holds_model_of(folder: Path, study: SearchStudy) -> bool:
+    """Return whether the recipe in a folder names this study. Several studies may share an output folder."""
+    try:
+        return read_recipe(folder).extra.get("study") == study.name
+    except CheckpointError:
+        return False
 
 
 def _training_states(study: SearchStudy, spec: RunSpec) -> Iterator[Path]:

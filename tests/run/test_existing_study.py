@@ -13,6 +13,7 @@ import pytest
 
 import autoprune
 from autoprune.errors import ConfigError, StudyError
+from autoprune.exporting import update_extra
 from autoprune.run import SearchResult
 from autoprune.study import open_study
 from autoprune.study._race import LEASE
@@ -51,7 +52,8 @@ def test_a_study_is_resumed_with_more_trials_but_not_with_another_budget(searche
 
 def test_a_replaced_study_loses_its_own_files_and_no_others(searched: SearchResult) -> None:
     tuned = searched.finetune(overrides=["finetune.epochs=1"], watch=None)
-    kept = [searched.output / "notes.txt", tuned.folder / "mine.txt"]
+    names = ("mine.txt", "README.md", "model-v2.onnx", "model_user.pt2")
+    kept = [searched.output / "notes.txt", *(tuned.folder / name for name in names)]
     for file in kept:
         file.write_text("mine")
     optuna.create_study(storage=STORAGE, study_name="other")
@@ -61,6 +63,16 @@ def test_a_replaced_study_loses_its_own_files_and_no_others(searched: SearchResu
     assert optuna.load_study(storage=STORAGE, study_name="other").trials == []
     left = {file for file in searched.output.rglob("*") if file.is_file()}
     assert left == {*kept, searched.output / "report.html"}  # of the new search
+
+
+def test_a_replaced_study_leaves_the_model_of_another_study_in_the_same_folder(
+    searched: SearchResult,
+) -> None:
+    tuned = searched.finetune(overrides=["finetune.epochs=0"], watch=None)
+    update_extra(tuned.folder, {"study": "other"})
+    before = {file.name for file in tuned.folder.iterdir()}
+    again(searched, "overwrite", "30%", trials=1)
+    assert {file.name for file in tuned.folder.iterdir()} == before
 
 
 def test_a_study_on_which_a_process_works_is_not_replaced(searched: SearchResult) -> None:

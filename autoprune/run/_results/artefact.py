@@ -27,6 +27,7 @@ from autoprune.exporting import (
     RECIPE,
     export,
     find_exporter,
+    is_own_card,
     read_facts,
     read_recipe,
     update_extra,
@@ -42,9 +43,16 @@ DEFAULT_FORMATS: tuple[str, ...] = ("onnx",)
 
 def begin_artefact(folder: Path) -> None:
     """Remove the files that were made from an earlier model in the folder, before its weights change."""
-    for name in (*(exported_file(each) for each in EXPORTERS), INT8, PAGE):
+    for path in derived_files(folder):
         with contextlib.suppress(OSError):
-            (folder / name).unlink()
+            path.unlink()
+
+
+def derived_files(folder: Path) -> list[Path]:
+    """Return the files that may have been made from the model in a folder, without a README.md of the user's."""
+    names = (*(exported_file(each) for each in EXPORTERS), INT8, PAGE)
+    card = [folder / CARD] if is_own_card(folder / CARD) else []
+    return [*card, *(folder / name for name in names)]
 
 
 def exported_file(format_name: str) -> str:

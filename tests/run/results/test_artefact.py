@@ -20,6 +20,7 @@ from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.errors import ConfigError, ExportError
 from autoprune.exporting import CARD, INT8, ONNX, PAGE, RECIPE, WEIGHTS, read_recipe, save_pruned
+from autoprune.exporting._card import MARK
 from autoprune.graph.plan import Plan
 from autoprune.run import Event, FinetuneResult, Int8Report, Stage, load_saved
 from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
@@ -274,6 +275,9 @@ def test_files_of_an_earlier_model_go_and_those_of_the_user_stay(tmp_path: Path)
         (tmp_path / name).write_text("earlier")
     begin_artefact(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"notes.txt", CARD}
+    (tmp_path / CARD).write_text(f"{MARK} 1.0 -->")
+    begin_artefact(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"notes.txt"}
 
 
 def test_the_licence_is_that_of_the_package_which_defines_the_model() -> None:
