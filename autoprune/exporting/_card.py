@@ -160,7 +160,7 @@ def write_card(folder: Path) -> Path | None:
 
 
 def is_own_card(path: Path) -> bool:
-    """Return whether a file is a card that this package has written, and not a README.md of the user's own."""
+    """Return whether a file is a card that this package has written, rather than one of the user's own."""
     try:
         return read_text(path).startswith(MARK)
     except (OSError, ValueError):

@@ -46,7 +46,12 @@ from autoprune.run._resolving.paths import find_storage, protected_files, requir
 from autoprune.run._resolving.session import Session
 from autoprune.run._resolving.spec import ConfigSource
 from autoprune.run._resolving.stored_config import stored_spec
-from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._results.artefact import (
+    begin_artefact,
+    complete_artefact,
+    export_beside,
+    require_own_folder,
+)
 from autoprune.run._results.dashboard import keep_files
 from autoprune.run._results.finetune_result import BEST, is_untrained, saved_folder, saved_trials
 from autoprune.run._results.next_step import note_export
@@ -288,6 +293,7 @@ def _export_folder(
     recipe, small = read_recipe(folder), load_saved(folder, trust=trust, model=model)
     if output.resolve() != folder.resolve():
         if format_name == ARTEFACT:
+            require_own_folder(output)
             begin_artefact(output)
         save_pruned(small, recipe.plan, output, extra=recipe.extra)
     loaded, saved = load_saved(output, trust=trust, model=model).state_dict(), small.state_dict()

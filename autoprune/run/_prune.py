@@ -21,9 +21,9 @@ from torch import nn
 from autoprune.config.settings import BudgetSettings, RunConfig
 from autoprune.criteria import find_criterion
 from autoprune.data import UserLoaders, VisionData
-from autoprune.errors import ConfigError, StudyError, TrialError
+from autoprune.errors import AutopruneError, ConfigError, StudyError, TrialError
 from autoprune.execution import fit_to_machine, resolve_device
-from autoprune.exporting import load_pruned, save_pruned
+from autoprune.exporting import CARD, load_pruned, save_pruned
 from autoprune.flow import (
     STAGES,
     FlowRecord,
@@ -276,6 +276,8 @@ def _finish(run: Run, record: FlowRecord, settings: Mapping[str, Mapping[str, An
     if record.result is not None:
         run.watch(Stage("this flow is done already; the test part is not read again"))
         small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
+        if not (record.folder / CARD).exists():  # this command was stopped after it stored the result
+            _complete_known(run, record.folder, copy.deepcopy(small).cpu())
         return FlowResult.of(record, small)
     with locked(record.folder / _LOCK, "flow"):
         if FlowRecord.open(record.folder) not in (None, record):
@@ -323,7 +325,20 @@ def _run_to_end(run: Run, record: FlowRecord) -> FlowResult:
     keep_masks(state.masks, record.folder)
     record.result = result
     record.save()
-    inputs = run.dense.example_inputs
-    export_beside(record.folder, small, run.spec.output.formats, inputs, watch=run.watch)
-    complete_artefact(record.folder, watch=run.watch)
+    _complete(run, record.folder, small)
     return FlowResult.of(record, state.model)
+
+
+def _complete_known(run: Run, folder: Path, small: nn.Module) -> None:
+    """Add the files that are missing to the folder of a finished flow. If that fails, a warning says why."""
+    try:
+        _complete(run, folder, small)
+    except AutopruneError as error:
+        run.watch(Stage(f"warning: {folder} is not completed: {error}"))
+
+
+def _complete(run: Run, folder: Path, small: nn.Module) -> None:
+    """Add the exported files and the card to the folder of the small model."""
+    inputs = run.dense.example_inputs
+    export_beside(folder, small, run.spec.output.formats, inputs, watch=run.watch)
+    complete_artefact(folder, watch=run.watch)

@@ -72,6 +72,14 @@ def test_a_finished_flow_is_not_repeated(flow: FlowResult) -> None:
     assert weights_hash(again.model) == weights_hash(flow.model)
 
 
+def test_a_flow_that_stopped_before_the_card_completes_its_folder(flow: FlowResult) -> None:
+    card = flow.folder / "README.md"
+    text = card.read_text("utf-8")
+    card.unlink()
+    autoprune.prune(net(), DATA, settings(folder_of(flow), flow={"passes": 2}))
+    assert card.read_text("utf-8") == text
+
+
 def test_another_config_or_model_is_refused_with_the_way_to_start_over(flow: FlowResult) -> None:
     changed = settings(folder_of(flow), flow={"passes": 2}, finetune={"epochs": 3})
     with pytest.raises(StudyError, match=r"done with finetune.epochs = 2, now 3; .*remove .*start over"):

@@ -18,13 +18,14 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune.errors import ExportError
+from autoprune.errors import CheckpointError, ExportError
 from autoprune.exporting import (
     CARD,
     EXPORTERS,
     INT8,
     PAGE,
     RECIPE,
+    WEIGHTS,
     export,
     find_exporter,
     is_own_card,
@@ -48,8 +49,25 @@ def begin_artefact(folder: Path) -> None:
             path.unlink()
 
 
+def require_own_folder(folder: Path) -> None:
+    """Refuse to replace the files of a folder that holds no saved model of this package.
+
+    Raises:
+        ExportError: a file has the name of one that would be written. The message names it.
+    """
+    with contextlib.suppress(CheckpointError):
+        read_recipe(folder)
+        return
+    for path in (folder / WEIGHTS, *derived_files(folder)):
+        if path.exists() or path.is_symlink():
+            raise ExportError(
+                f"--output: {path} exists, and no {RECIPE} there says that autoprune wrote it; name another "
+                "folder, or remove the file."
+            )
+
+
 def derived_files(folder: Path) -> list[Path]:
-    """Return the files that may have been made from the model in a folder, without a README.md of the user's."""
+    """Return the files that may have been made from the model in a folder. A README.md of the user's is none."""
     names = (*(exported_file(each) for each in EXPORTERS), INT8, PAGE)
     card = [folder / CARD] if is_own_card(folder / CARD) else []
     return [*card, *(folder / name for name in names)]

@@ -240,7 +240,11 @@ def test_a_whole_folder_is_written_elsewhere(
 ) -> None:
     where = tmp_path / "published"
     where.mkdir()
-    (where / ONNX).write_text("of an earlier model")
+    (where / ONNX).write_text("mine")
+    with pytest.raises(ExportError, match=r"model\.onnx exists, and no recipe\.json there says"):
+        autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned))
+    assert [(file.name, file.read_text()) for file in where.iterdir()] == [(ONNX, "mine")]
+    (where / ONNX).unlink()
     report = autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned))
     assert (report.path, report.format, report.max_difference) == (where, "folder", 0.0)
     assert {file.name for file in where.iterdir()} - {INT8} == FILES
@@ -248,6 +252,8 @@ def test_a_whole_folder_is_written_elsewhere(
     monkeypatch.chdir(where)
     for code in snippets(Path(CARD).read_text("utf-8")):
         exec(compile(code, CARD, "exec"), {})
+    autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned))
+    assert {file.name for file in where.iterdir()} - {INT8} == FILES, "a folder of this package is replaced"
     with pytest.raises(ExportError, match=r'opset: got 17, but a "folder" has none'):
         autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned), opset=17)
 
