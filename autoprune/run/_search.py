@@ -16,7 +16,7 @@ from torch import nn
 
 from autoprune.config import find_profile
 from autoprune.data import Prepare, UserLoaders, VisionData
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, StudyError
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._checks.checks import (
     check_engine_runs,
@@ -46,7 +46,7 @@ from autoprune.run._resolving.stored_config import objects_of
 from autoprune.run._results.search_result import SearchResult
 from autoprune.run._trial_loop import run_trials
 from autoprune.run._trials.new_study import make_study
-from autoprune.study import SearchStudy, open_study
+from autoprune.study import SearchStudy, file_of, open_study
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.launch import require_alone
 from autoprune.support.usercode import entry
@@ -147,6 +147,11 @@ def _search(
         found = open_study(str(spec.search.storage), str(spec.search.study))
         if if_exists == "resume":
             return _resume_same(found, spec, session, watch)
+        if stored is not None and _is_same(found, stored.study):
+            raise StudyError(
+                f"{found.name}: the new search would replace the study that it begins from; choose another "
+                "name with --set search.study=NAME."
+            )
         require_replaceable(found)
         replaced = found
     check_engine_runs(spec)
@@ -170,6 +175,13 @@ def _search(
         sign_derived(study, run.spec, stored.consent)
     result = run_trials(run, study, moments=moments)
     return replace(result, session=replace(session, config=objects_of(run.spec)))
+
+
+def _is_same(first: SearchStudy, second: SearchStudy) -> bool:
+    """Return whether two opened studies are one, even if their URLs name its file in different ways."""
+    files = [None if (file := file_of(each.url)) is None else file.resolve() for each in (first, second)]
+    is_same_storage = first.url == second.url or (files[0] is not None and files[0] == files[1])
+    return is_same_storage and first.name == second.name
 
 
 def _resume_same(found: SearchStudy, spec: RunSpec, session: Session, watch: Watcher) -> SearchResult:

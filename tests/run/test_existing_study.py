@@ -75,6 +75,15 @@ def test_a_replaced_study_leaves_the_model_of_another_study_in_the_same_folder(
     assert {file.name for file in tuned.folder.iterdir()} == before
 
 
+def test_a_search_does_not_replace_the_study_that_it_begins_from(searched: SearchResult) -> None:
+    place = [f"search.study={searched.name}", f"search.storage={STORAGE}"]
+    with pytest.raises(StudyError, match="would replace the study that it begins from; choose another name"):
+        autoprune.search(
+            from_study=searched, overrides=[*place, "search.seed=1"], if_exists="overwrite", watch=None
+        )
+    assert open_study(searched.storage, searched.name).records() == list(searched.summary.records)
+
+
 def test_a_study_on_which_a_process_works_is_not_replaced(searched: SearchResult) -> None:
     study = open_study(searched.storage, searched.name)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker:

@@ -84,8 +84,16 @@ def test_it_is_trained_once_and_then_searched(seven: str) -> None:
         search(config=settings)
     trained = train(load_config(settings))
     assert trained.checkpoint == Path(TRAINED).absolute()
-    with pytest.raises(ConfigError, match="it is not new, so nothing is left to train"):
+    with pytest.raises(ConfigError, match=r"model\.new_head: .* exists already; replace this one with"):
         train(load_config(settings))
+    left_over = trained.checkpoint.with_suffix(".training")
+    left_over.touch()
+    assert train(load_config(settings), if_exists="resume") == trained
+    assert not left_over.exists()
+    longer = {**settings, "train": {"epochs": 2}}
+    before = trained.checkpoint.read_bytes()
+    assert train(load_config(longer), if_exists="overwrite").checkpoint == trained.checkpoint
+    assert trained.checkpoint.read_bytes() != before
 
     lines: list[str] = []
     result = search(config=settings, watch=lambda event: lines.append(str(event)))

@@ -31,12 +31,13 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 _LONGEST_URL = 4096
 
 
-def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
+def settle(config: ConfigSource, *, named: bool = True, trained_head: bool = True) -> RunSpec:
     """Fill in the study's name, its storage, the checkpoint and the output folder, and make paths absolute.
 
     Args:
         config: the config. It may be settled already.
         named: whether the config has to name a model and data. A script can pass its own instead.
+        trained_head: whether the file of `head_file` takes the place of the checkpoint if it exists.
 
     Raises:
         ConfigError: model or data are not named, or named twice, or the name or the storage of the study
@@ -59,7 +60,7 @@ def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
     _require_file_name(study)
     checkpoint = model.checkpoint
     if model.new_head:
-        if named and Path(head_file(spec)).exists():
+        if named and trained_head and Path(head_file(spec)).exists():
             checkpoint, model = head_file(spec), dataclasses.replace(model, weights=None)
         elif checkpoint is None and model.weights is None and model.name is not None:
             raise ConfigError(

@@ -76,7 +76,7 @@ def train(config: ConfigSource, *, if_exists: IfExists = "error", watch: Watch =
 
 
 def _train(config: ConfigSource, group: Group, watch: Watch, if_exists: str) -> TrainResult:
-    spec = settle(config)
+    spec = settle(config, trained_head=False)
     path = _file_to_write(spec)
     require_real_run(spec)
     checked_action(if_exists)
@@ -87,8 +87,9 @@ def _train(config: ConfigSource, group: Group, watch: Watch, if_exists: str) -> 
             return TrainResult(path, known)
         if if_exists != "overwrite":
             of = "" if if_exists == "error" else " without the score of a training"
+            key, other = ("new_head", "") if spec.model.new_head else ("checkpoint", "name another file, or ")
             raise ConfigError(
-                f"model.checkpoint: {path} exists already{of}; name another file, or replace this one with "
+                f"model.{key}: {path} exists already{of}; {other}replace this one with "
                 'if_exists = "overwrite".'
             )
     _ = spec.train_schedule

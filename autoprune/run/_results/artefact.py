@@ -67,7 +67,7 @@ def require_own_folder(folder: Path) -> None:
 
 
 def derived_files(folder: Path) -> list[Path]:
-    """Return the files that may have been made from the model in a folder. A README.md of the user's is none."""
+    """Return the files that may have been made from the model in a folder, without a user's README.md."""
     names = (*(exported_file(each) for each in EXPORTERS), INT8, PAGE)
     card = [folder / CARD] if is_own_card(folder / CARD) else []
     return [*card, *(folder / name for name in names)]
