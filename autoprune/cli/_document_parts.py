@@ -1,26 +1,13 @@
-"""The parts of JSON documents, which `_documents` puts together."""
+"""The parts of JSON documents: trials, studies, curves and the like."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasPath, BeforeValidator, Field
 
+from autoprune.cli._document_base import Costs, Number, Pair, Part, Text
 from autoprune.study import Race
-
-
-def _finite(value: Any) -> Any:
-    """Return a number of Python, or None for one that is not finite."""
-    plain = value.item() if hasattr(value, "item") else value
-    return plain if plain is None or math.isfinite(plain) else None
-
-
-def _named(value: Any) -> Any:
-    """Return {cost: amount} of a `Cost`."""
-    return value if value is None or isinstance(value, Mapping) else value.known()
 
 
 def _called(value: Any) -> Any:
@@ -37,18 +24,6 @@ def _raced(value: Any) -> Any:
     ]
     result = value.result
     return {"winner": result.winner, "uniform": result.uniform, "ends": result.ends, "entrants": entrants}
-
-
-Number = Annotated[int | float | None, BeforeValidator(_finite)]
-Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
-Costs = Annotated[dict[str, Number], BeforeValidator(_named)]
-Pair = tuple[Number, Number]
-
-
-class Part(BaseModel):
-    """A part of a document, read from the attributes of an object."""
-
-    model_config = ConfigDict(from_attributes=True, frozen=True, populate_by_name=True)
 
 
 class RungPart(Part):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.cli._documents import DOCUMENTS, VERSION, document, schema
+from autoprune.cli._document_base import VERSION
+from autoprune.cli._documents import DOCUMENTS, document, schema
 from autoprune.config import presets
 from autoprune.exporting import ExportReport
 from autoprune.flow import StageEntry
@@ -119,7 +120,7 @@ RESULTS: list[Any] = [
         memory_bytes=9,
     ),
     Curves("t", "error", (Curve("a", (1, 2), (0.5, 1.0), (math.nan, 0.0)),)),
-    ExportReport(Path("m.onnx"), "onnx", 1e-7),
+    ExportReport(Path("m.onnx"), "onnx", 1e-7, part="backbone"),
     Bench(
         tuple(
             BenchRow(Path(name), "PyTorch", TIME, ratio)

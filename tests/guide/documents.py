@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import autoprune.guide
-from autoprune.cli._document_parts import Part
-from autoprune.cli._documents import DOCUMENTS, Document, schema
+from autoprune.cli._document_base import Document, Part
+from autoprune.cli._documents import DOCUMENTS, schema
 from tests.guide.reference import documented, wrapped
 
 PATH = Path(autoprune.guide.__file__).with_name("json.md")
@@ -40,18 +40,24 @@ autoprune watch digits --once --json
 This page is made from the code by `python -m tests.guide.documents`.
 """
 
+PARTS = """\
+## Parts
+
+The documents are made of these. A type such as `list of trial` names one.
+"""
+
 
 def page() -> str:
     """Return the page."""
     kinds = [kind for kind, _ in DOCUMENTS.values()]
     parts = [name for name in json.loads(schema())["$defs"] if name.endswith("Part")]
     found = {each.__name__: each for each in _all(Part)}
-    listed = [_section(kind, kind.model_fields["document"].default) for kind in kinds]
-    listed += [_section(found[name], _name(name)) for name in parts]
-    return "\n".join([HEAD, *listed])
+    listed = [_section(kind, "## " + kind.model_fields["document"].default) for kind in kinds]
+    listed_parts = [_section(found[name], f"### {_name(name)}") for name in parts]
+    return "\n".join([HEAD, *listed, PARTS, *listed_parts])
 
 
-def _section(kind: type[Part], name: str) -> str:
+def _section(kind: type[Part], heading: str) -> str:
     docs: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         docs |= documented(each)
@@ -62,7 +68,7 @@ def _section(kind: type[Part], name: str) -> str:
         for key, values in fields.items()
         if not (issubclass(kind, Document) and key in ("document", "version", "sentences"))
     ]
-    return "\n".join([f"## {name}\n", prose, "", *keys, ""])
+    return "\n".join([f"{heading}\n", prose, "", *keys, ""])
 
 
 def _all(kind: type[Part]) -> Iterator[type[Part]]:
