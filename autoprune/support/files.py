@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, TextIOWrapper
 from typing import Any
 
 MOST_BYTES = 2**26
@@ -47,6 +47,28 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     try:
         # Another process may have replaced the file between the check and the opening.
         _refuse_special(os.fstat(file.fileno()).st_mode, path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def open_appending(path: str | os.PathLike[str]) -> TextIOWrapper:
+    """Open a regular file to read it and to append text in UTF-8. It is made if it is missing.
+
+    Raises:
+        OSError: if it cannot be opened, or is a link or no regular file.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        number = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "it is a link, expected a regular file", os.fspath(path)) from None
+    file = open(number, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  # the caller closes it
+    try:
+        _refuse_special(os.fstat(number).st_mode, path)
     except OSError:
         file.close()
         raise

@@ -27,6 +27,7 @@ EXPERIMENT = "autoprune"
 
 _RUN, _TRIAL = "autoprune.run", "autoprune.trial"
 _LONGEST_PARAM = 500
+_ENDED = ("FINISHED", "FAILED", "KILLED")
 _MOST_PARAMS = 100  # of one request
 
 
@@ -62,7 +63,7 @@ class MLflow:
         self._study = study.run
         found = self._find()
         if found is not None:
-            self._run = found
+            self._run = found.run_id
             self._client.update_run(self._run, status="RUNNING")
             return
         tags = {_RUN: study.run, _TRIAL: ""}
@@ -70,10 +71,11 @@ class MLflow:
         self._params(self._run, study.settings)
 
     def _trial(self, trial: TrialEnded) -> None:
-        if self._find(str(trial.number)) is not None:
+        found = self._find(str(trial.number))
+        if found is not None and found.status in _ENDED:
             return
         score = {} if trial.score is None else {"score": trial.score}
-        if score:
+        if score and found is None:
             self._log(self._run, score, trial.number)
         tags = {
             _RUN: self._study,
@@ -84,7 +86,9 @@ class MLflow:
             "reason": trial.reason,
         }
         name = f"trial {trial.number}"
-        run = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
+        # A run that has not ended is that of a process which was killed while it logged this trial.
+        info = found or self._client.create_run(self._experiment, run_name=name, tags=tags).info
+        run = str(info.run_id)
         rungs = {f"after {rung}": each for rung, each in trial.rungs.items()}
         shares = {f"{cost} share": share for cost, share in trial.shares.items()}
         self._log(run, {**score, **rungs, **trial.costs, **shares})
@@ -92,11 +96,11 @@ class MLflow:
         self._params(run, {**trial.ratios, **widths})
         self._client.set_terminated(run, "FAILED" if trial.outcome == "failed" else "FINISHED")
 
-    def _find(self, trial: str = "") -> str | None:
-        """Return the run of the study, or of one of its trials, or None if there is none yet."""
+    def _find(self, trial: str = "") -> Any:
+        """Return the facts of the run of the study, or of one of its trials, or None if there is none yet."""
         tags = f"tags.`{_RUN}` = '{self._study}' and tags.`{_TRIAL}` = '{trial}'"
         found = self._client.search_runs([self._experiment], tags, max_results=1)
-        return str(found[0].info.run_id) if found else None
+        return found[0].info if found else None
 
     def _log(self, run: str, values: Mapping[str, float], step: int = 0) -> None:
         make, now = self._mlflow.entities.Metric, int(time.time() * 1000)

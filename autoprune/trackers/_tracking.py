@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from autoprune.errors import summary_of
+from autoprune.support.files import open_appending
 from autoprune.trackers._events import Logged, StudyClosed, StudyOpened, Tracker
 
 WAIT_S, INTERRUPTED_WAIT_S = 60.0, 5.0
@@ -53,8 +54,8 @@ class Tracking:
         self._failure: str | None = None
         self._events: queue.SimpleQueue[tuple[str, Logged] | None] = queue.SimpleQueue()
         self._ledger = _Ledger(opened.folder / "trackers" / f"{_file_name(name)}-{opened.run[:8]}.log")
-        self._seen = set(self._ledger.keys)
-        self._opened = replace(opened, is_new=not self._seen)
+        self._queued: set[str] = set()
+        self._opened = opened
         self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
 
     def __enter__(self) -> Tracking:
@@ -67,8 +68,8 @@ class Tracking:
         self._report()
         with contextlib.suppress(OSError):  # the file of the event is gone
             key = " ".join(event.key.splitlines())
-            if key not in self._seen:
-                self._seen.add(key)
+            if key not in self._queued:
+                self._queued.add(key)
                 self._events.put((key, event))
 
     def __exit__(
@@ -92,13 +93,14 @@ class Tracking:
 
     def _run(self) -> None:
         try:
-            with self._ledger:
+            with self._ledger as logged:
                 tracker = self._make()
-                tracker(self._opened)
+                tracker(replace(self._opened, is_new=not logged))
                 while (queued := self._events.get()) is not None:
                     key, event = queued
-                    tracker(event)
-                    self._ledger.add(key)
+                    if key not in logged:
+                        tracker(event)
+                        self._ledger.add(key)
                 tracker(StudyClosed())
         except BaseException as error:  # whatever a tracker raises, `sys.exit` included
             self._failure = summary_of(error)
@@ -109,19 +111,25 @@ class _Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self.keys = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            self.keys = []
 
-    def __enter__(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
+    def __enter__(self) -> set[str]:
+        """Lock the file, and return its keys. Only then can no other process add any.
+
+        Raises:
+            OSError: another process holds it, or it cannot be opened.
+        """
+        folder = self._path.parent
+        if folder.is_symlink():  # in a received output folder
+            raise OSError(f"{folder} is a link, expected a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open_appending(self._path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
             raise OSError("another process logs this study") from None
+        self._file.seek(0)
+        return set(self._file.read().splitlines())
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

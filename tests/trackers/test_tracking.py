@@ -21,9 +21,11 @@ from autoprune.trackers import (
     Tracker,
     TrackerEvent,
     Tracking,
+    TrialEnded,
     check_trackers,
     find_tracker,
 )
+from autoprune.trackers._mlflow import MLflow
 
 RUN = "0123456789abcdef"
 POINTS = [CurvePoint("finetune of trial 3", epoch, {"loss": 1 / epoch}) for epoch in (1, 2, 3)]
@@ -110,6 +112,55 @@ def test_two_processes_do_not_log_one_study_at_once(tmp_path: Path) -> None:
         with tracking(tmp_path, lambda event: None, warnings):
             pass
     assert "another process logs this study" in warnings[0]
+
+
+def test_a_process_that_starts_while_another_ends_logs_nothing_twice(tmp_path: Path) -> None:
+    events: list[TrackerEvent] = []
+    with tracking(tmp_path, events.append) as first:
+        later = tracking(tmp_path, events.append)
+        first.log(POINTS[0])
+    with later:
+        later.log(POINTS[0])
+    assert [event for event in events if isinstance(event, CurvePoint)] == POINTS[:1]
+    assert [event.is_new for event in events if isinstance(event, StudyOpened)] == [True, False]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_nothing_is_written_through_a_link(is_folder: bool, tmp_path: Path) -> None:
+    with tracking(tmp_path, lambda event: None) as log:
+        log.log(POINTS[0])
+    (ledger,) = (tmp_path / "trackers").iterdir()
+    link, mine = ledger.parent if is_folder else ledger, tmp_path / "mine"
+    link.rename(mine)
+    link.symlink_to(mine)
+    warnings: list[str] = []
+    with tracking(tmp_path, lambda event: None, warnings) as log:
+        log.log(POINTS[1])
+    assert "is a link, expected a" in warnings[0]
+    assert POINTS[1].key not in (mine / ledger.name if is_folder else mine).read_text()
+
+
+@pytest.mark.slow
+def test_mlflow_finishes_a_trial_whose_logging_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracker = MLflow()
+    tracker(opened(tmp_path))
+    trial = TrialEnded(3, "uniform", "complete", "", 0.5, {}, {"macs": 10.0}, {}, {}, {"conv": 4}, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker._client, "set_terminated", broken)
+        with pytest.raises(ConnectionError):
+            tracker(trial)
+    for _ in range(2):
+        tracker(trial)
+    runs = tracker._client.search_runs([tracker._experiment], "tags.`autoprune.trial` = '3'")
+    assert [(each.info.status, each.data.metrics["macs"]) for each in runs] == [("FINISHED", 10.0)]
+
+
+def broken(*_: object) -> None:
+    raise ConnectionError("killed here")
 
 
 def test_a_changed_file_and_a_changed_result_are_logged_again(tmp_path: Path) -> None:
