@@ -25,8 +25,10 @@ from autoprune.run._measuring.supernet_training import SUPERNET
 from autoprune.run._resolving.spec import AUTO, RunSpec
 from autoprune.run._resolving.stored_config import CHANGEABLE, stored_spec
 from autoprune.run._results.artefact import derived_files
+from autoprune.run._results.dashboard import dashboard_files
 from autoprune.run._results.finetune_result import noted_folders
 from autoprune.run._results.page import PAGE
+from autoprune.run._results.tracking import tracker_files
 from autoprune.run._trials.retraining import training_state
 from autoprune.study import SearchStudy, delete_study
 from autoprune.support.leases import this_process
@@ -111,11 +113,13 @@ def remove_study(study: SearchStudy, consent: Consent) -> None:
     for folder in folders:
         if _holds_model_of(folder, study):
             files += [folder / WEIGHTS, folder / RECIPE, *derived_files(folder)]
+    added = [*tracker_files(study, spec.folder), *dashboard_files(study)]
     delete_study(study)
-    for file in files:
+    for file in (*files, *added):
         if file.is_file() or file.is_symlink():
             file.unlink()
-    for folder in (*folders, spec.folder):
+    places = {place for file in added for place in (file.parent, file.parent.parent)}
+    for folder in (*sorted(places, reverse=True), *folders, spec.folder):
         with contextlib.suppress(OSError):  # a folder that holds anything else stays
             folder.rmdir()
 

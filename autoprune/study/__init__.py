@@ -10,7 +10,7 @@ are made once, before the first trial.
 
 from __future__ import annotations
 
-from autoprune.study._dashboard import keep_file, save_note, show
+from autoprune.study._dashboard import keep_file, kept_files, save_note, show
 from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
@@ -66,6 +66,7 @@ __all__ = [
     "is_in_memory",
     "is_warm_start",
     "keep_file",
+    "kept_files",
     "names_in_file",
     "open_study",
     "processes",

@@ -14,8 +14,9 @@ import contextlib
 import json
 import math
 import mimetypes
+import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from autoprune.study._shown_attributes import BEST, VERDICT
 _VERSION, _PART = "dashboard:note_ver", "dashboard:note_str:"
 _PART_CHARS = 2045
 """Length of a part of a note, as the dashboard cuts it."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _LINE = "*Text below this line is yours. It is kept.*"
 
@@ -111,6 +114,31 @@ def _known_files(values: Iterable[Any]) -> dict[str, str]:
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             continue
     return known
+
+
+def kept_files(study: SearchStudy, folder: Path, names: Collection[str]) -> list[Path]:
+    """Return the files of a folder of artifacts that `keep_file` has copied for a study and its trials.
+
+    Args:
+        study: the study.
+        folder: the folder of the artifacts. Other studies may have theirs in it.
+        names: names of the files before they were copied. Files that a user has added to the dashboard under
+            other names are left out.
+
+    Raises:
+        StudyError: the storage cannot be read.
+    """
+    with study.storage_errors():
+        attributes = study.optuna._storage.get_study_system_attrs(study.optuna._study_id)
+    found = []
+    for key, value in attributes.items():
+        if key.startswith(("artifacts:", "dashboard:artifacts:")):
+            name = key.rpartition(":")[2]
+            meta = json.loads(value) or {}  # null if a user has deleted the file in the dashboard
+            # A received storage may name files elsewhere.
+            if _UUID.fullmatch(name) and meta.get("filename") in names:
+                found.append(folder / name)
+    return [] if folder.is_symlink() else found
 
 
 def _copy(file: Path, folder: Path, name: str) -> None:

@@ -15,6 +15,10 @@ import autoprune
 from autoprune.errors import ConfigError, StudyError
 from autoprune.exporting import update_extra
 from autoprune.run import SearchResult
+from autoprune.run._checks.trust import consent_of
+from autoprune.run._existing_study import remove_study
+from autoprune.run._results.dashboard import dashboard_files
+from autoprune.run._results.tracking import tracker_files
 from autoprune.study import open_study
 from autoprune.study._race import LEASE
 from autoprune.support.leases import Lease, _started
@@ -73,6 +77,28 @@ def test_a_replaced_study_leaves_the_model_of_another_study_in_the_same_folder(
     before = {file.name for file in tuned.folder.iterdir()}
     again(searched, "overwrite", "30%", trials=1)
     assert {file.name for file in tuned.folder.iterdir()} == before
+
+
+def test_a_replaced_study_loses_its_logs_and_artifacts_and_no_others(searched: SearchResult) -> None:
+    pytest.importorskip("tensorboard")
+    stored = open_study(searched.storage, searched.name).config
+    stored["search"]["study"], stored["report"]["trackers"] = "logged", ["tensorboard"]
+    given, kept = searched.session, Path("own-artifacts")
+    stored["output"]["folder"] = str(searched.output.with_name("logged"))
+    new = autoprune.search(given.model, given.data, stored, watch=None)
+    others = {*kept.iterdir()} - {file for file in kept.iterdir() if b"logged" in file.read_bytes()}
+    logs = [new.output / "trackers" / "mine.log", new.output / "tensorboard" / "other" / "mine"]
+    logs[1].parent.mkdir()
+    for file in logs:
+        file.write_text("mine")
+    study = open_study(new.storage, new.name)
+    assert len(tracker_files(study, new.output)) >= 2
+    assert len(dashboard_files(study)) == 1
+    assert len(list(kept.iterdir())) == 2
+    remove_study(study, consent_of(True, None))
+    left = {path for path in new.output.rglob("*") if path.is_file() or not any(path.iterdir())}
+    assert left == set(logs)
+    assert {*kept.iterdir()} == others
 
 
 def test_a_search_does_not_replace_the_study_that_it_begins_from(searched: SearchResult) -> None:

@@ -19,9 +19,9 @@ from autoprune.reporting import StudySummary, summarise
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._results.finetune_result import known_results
 from autoprune.run._results.next_step import exported_files, next_step
-from autoprune.run._results.page import refresh_page
+from autoprune.run._results.page import PAGE, refresh_page
 from autoprune.space import SHARE
-from autoprune.study import SearchStudy, file_of, keep_file, save_note, show, study_command
+from autoprune.study import SearchStudy, file_of, keep_file, kept_files, save_note, show, study_command
 from autoprune.support.events import Stage, Watcher
 
 
@@ -69,6 +69,13 @@ def keep_files(study: SearchStudy, watch: Watcher, page: Path | None = None) -> 
                     keep_file(study, file, folder, trial=result.trial)
     except AutopruneError as error:
         watch(Stage(f"warning: no files in Optuna's dashboard: {error}"))
+
+
+def dashboard_files(study: SearchStudy) -> list[Path]:
+    """Return the copies of a study's files among the artifacts of the dashboard."""
+    models = [exported_files(study, result) for result in known_results(study)]
+    names = {PAGE, RECIPE, WEIGHTS, CARD, *(file.name for files in models for file in files)}
+    return kept_files(study, artifact_folder(study), names)
 
 
 def artifact_folder(study: SearchStudy) -> Path:

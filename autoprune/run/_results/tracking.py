@@ -11,9 +11,11 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from autoprune.config.settings import RunConfig
@@ -74,6 +76,24 @@ def tracking(study: SearchStudy, spec: RunSpec, watch: Watcher, *, curve: str = 
             yield tracked
         finally:
             tracked.log(_trials, _curves, _results, partial(_files, spec))
+
+
+def tracker_files(study: SearchStudy, folder: Path) -> list[Path]:
+    """Return the files that trackers keep of a study in its output folder: their lists and TensorBoard's.
+
+    Runs that a tracker has sent to a server, and those of Weights & Biases, are not among them.
+    """
+    run = study.note(_RUN)
+    # A received storage may name files elsewhere.
+    if (
+        not isinstance(run, str)
+        or not re.fullmatch(r"[0-9a-f]{32}", run)
+        or Path(study.name).name != study.name
+    ):
+        return []
+    opened = StudyOpened(study.name, run, folder, {}, is_new=False)
+    events = (folder / "tensorboard" / opened.title).rglob("events.out.tfevents.*")
+    return [*(folder / "trackers").glob(f"*-{run[:8]}.log"), *events]
 
 
 def _warn(watch: Watcher, text: str) -> None:
