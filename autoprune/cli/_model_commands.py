@@ -185,22 +185,8 @@ def export(
     if int8:
         if dense or format_name != "onnx":
             raise ConfigError("--int8: it quantises the small model as onnx; leave out --dense and --format.")
-        with screen() as watch:
-            found = run.export_int8(
-                target,
-                output=output,
-                **given,
-                opset=opset,
-                storage=storage,
-                trust=trust,
-                config=config,
-                watch=watch,
-            )
-        return show(
-            found,
-            lambda: [run.int8_table(found)],
-            lambda: [f"Wrote {found.path} (int8).", *found.notes],
-        )
+        places = {"output": output, "opset": opset, "storage": storage, "trust": trust, "config": config}
+        return _export_int8(target, **places, **given)
     with screen() as watch:
         report = run.export(
             target,
@@ -216,6 +202,18 @@ def export(
     kind = report.format if report.opset is None else f"{report.format}, opset {report.opset}"
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     show(report, notes=lambda: [f"Wrote {report.path} ({kind}); {difference}."])
+
+
+def _export_int8(target: str, **given: Any) -> None:
+    from autoprune import run
+
+    with screen() as watch:
+        found = run.export_int8(target, **given, watch=watch)
+    show(
+        found,
+        lambda: [run.int8_table(found)],
+        lambda: [f"Wrote {found.path} (int8).", *found.notes],
+    )
 
 
 def bench(

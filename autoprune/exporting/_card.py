@@ -34,6 +34,7 @@ T = TypeVar("T")
 CARD = "README.md"
 ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
+PT2 = "model.pt2"
 PAGE = "report.html"
 
 MARK = "<!-- Written by autoprune"
@@ -44,6 +45,7 @@ _FILES = {
     RECIPE: "the shapes, the channels kept, and the facts of this page",
     ONNX: "the model for ONNX Runtime and other runtimes",
     INT8: "the same with 8-bit weights and activations",
+    PT2: "the model for torch.export.load",
     PAGE: "the report of the search",
 }
 
@@ -172,6 +174,7 @@ def render_card(folder: Path) -> str:
     recipe = read_recipe(folder)
     signature, problem = _signature(folder)
     facts = read_facts(recipe, folder / RECIPE)
+    failed = {name: reason for name, reason in facts.failed.items() if not (folder / name).is_file()}
     int8 = recipe.extra.get("int8") if (folder / INT8).is_file() else None
     return (
         _environment()
@@ -182,7 +185,7 @@ def render_card(folder: Path) -> str:
             recipe=recipe,
             net=_architecture(recipe, folder / RECIPE),
             onnx=signature,
-            failed={**({ONNX: problem} if problem else {}), **facts.failed},
+            failed={**({ONNX: problem} if problem else {}), **failed},
             int8=None if int8 is None else _read(Int8Facts, int8, folder / RECIPE, "int8"),
             files=[(name, *_size_and_hash(folder / name), about) for name, about in _present(folder)],
             ONNX=ONNX,

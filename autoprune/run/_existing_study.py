@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import CheckpointError, StudyError, shown_value
-from autoprune.exporting import RECIPE, WEIGHTS, read_recipe
+from autoprune.exporting import PAGE, RECIPE, WEIGHTS, read_recipe
 from autoprune.flow import to_values
 from autoprune.reporting import FORMATS
 from autoprune.run._checks.trust import Consent, require_own_path
@@ -27,7 +27,6 @@ from autoprune.run._resolving.stored_config import CHANGEABLE, stored_spec
 from autoprune.run._results.artefact import derived_files
 from autoprune.run._results.dashboard import dashboard_files
 from autoprune.run._results.finetune_result import noted_folders
-from autoprune.run._results.page import PAGE
 from autoprune.run._results.tracking import tracker_files
 from autoprune.run._trials.retraining import training_state
 from autoprune.study import SearchStudy, delete_study

@@ -45,11 +45,13 @@ from autoprune.run._resolving.identity import require_weights
 from autoprune.run._resolving.paths import find_storage, protected_files, require_unprotected
 from autoprune.run._resolving.session import Session
 from autoprune.run._resolving.spec import ConfigSource
-from autoprune.run._resolving.stored_config import stored_spec
+from autoprune.run._resolving.stored_config import stored_spec, with_objects
 from autoprune.run._results.artefact import (
     begin_artefact,
     complete_artefact,
     export_beside,
+    exported_file,
+    present_formats,
     require_own_folder,
 )
 from autoprune.run._results.dashboard import keep_files
@@ -60,7 +62,7 @@ from autoprune.run._results.saved_model import load_saved, noted_architecture
 from autoprune.run._trials.retraining import race_has_trained
 from autoprune.study import SearchStudy, open_study, study_command
 from autoprune.support.atomic import saving
-from autoprune.support.events import Stage, silent
+from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.usercode import entry
 
 ARTEFACT = "folder"
@@ -140,9 +142,9 @@ def export_saved(
             folder, format_name, output, kept, trust=consent.trust, model=session.model, opset=opset
         )
         if format_name == ARTEFACT:
-            _complete(report.path, folder, study, trust=consent.trust, model=session.model)
+            _complete(report.path, folder, study, show, trust=consent.trust, model=session.model)
         elif output is None and (folder / CARD).exists():  # it lists the files
-            complete_artefact(folder)
+            complete_artefact(folder, watch=show)
     if study is not None:
         note_export(study, folder, report.path)
         keep_files(study, silent)
@@ -165,7 +167,7 @@ def _export_folder_of(
         for name in own if format_name == FOLDER else (*own, ONNX, CARD, PAGE, INT8):
             require_unprotected(where / name, "--output", kept)
         return _export_folder(folder, where, format_name, trust=trust, model=model)
-    path = Path(output) if output is not None else folder / f"model{find_exporter(format_name).suffix}"
+    path = Path(output) if output is not None else folder / exported_file(format_name)
     require_unprotected(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
     small = load_saved(folder, trust=trust, model=model)
     example = _example(small, folder, model)
@@ -182,18 +184,25 @@ def _example(small: nn.Module, folder: Path, model: nn.Module | None) -> Tensor 
 
 
 def _complete(
-    where: Path, folder: Path, study: SearchStudy | None, *, trust: bool, model: nn.Module | None
+    where: Path,
+    folder: Path,
+    study: SearchStudy | None,
+    watch: Watcher,
+    *,
+    trust: bool,
+    model: nn.Module | None,
 ) -> None:
-    """Add the ONNX file, the report and the card to the weights that were copied from another folder."""
+    """Add the exported files, the report and the card to the weights that were copied from another folder."""
     small = load_saved(where, trust=trust, model=model)
-    export_beside(where, small, ("onnx",), _example(small, where, model))
+    formats = present_formats(folder) if study is None else stored_spec(study).output.formats
+    export_beside(where, small, formats, _example(small, where, model), watch=watch)
     if study is not None:
         write_page(study, summarise(study, with_importances=True), where / PAGE)
     for name in (PAGE, INT8):
         if (folder / name).is_file() and not (where / name).exists():
             with saving(where / name, "copy of the file", ExportError) as partial:
                 shutil.copyfile(folder / name, partial)
-    complete_artefact(where)
+    complete_artefact(where, watch=watch)
 
 
 def _export_dense(
@@ -210,7 +219,7 @@ def _export_dense(
         what = f"--format {format_name}" if is_folder else f"{study} is a folder"
         raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
     opened = open_study(find_storage(study, storage), study)
-    spec = stored_spec(opened)
+    spec = with_objects(stored_spec(opened), consent.own)
     path = Path(output or spec.folder / f"dense{find_exporter(format_name).suffix}")
     if output is None:
         require_own_path(opened, "--output", path, consent)

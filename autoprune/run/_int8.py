@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.config import parse_settings
 from autoprune.config.rungs import score_text
 from autoprune.data import first_batches
 from autoprune.errors import ConfigError, ExportError, unknown
@@ -33,9 +34,11 @@ from autoprune.exporting import (
     may_saturate,
     quantise,
     read_recipe,
+    read_signature,
     run_onnx,
     update_extra,
 )
+from autoprune.flow import FlowRecord
 from autoprune.latency import Measurement, Ratio
 from autoprune.progress import Watch, watching
 from autoprune.reporting import paired_interval
@@ -46,7 +49,7 @@ from autoprune.run._resolving.dense import Dense, given_dense, load_dense
 from autoprune.run._resolving.paths import find_storage, protected_files, require_unprotected
 from autoprune.run._resolving.session import Session, StudyResult, of_study
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
-from autoprune.run._resolving.stored_config import stored_spec
+from autoprune.run._resolving.stored_config import stored_spec, with_objects
 from autoprune.run._results.artefact import complete_artefact
 from autoprune.run._results.finetune_result import FinetuneResult
 from autoprune.run._results.flow_result import FlowResult
@@ -136,7 +139,7 @@ class Int8Report:
             "more --images, or --reduce-range"
         )
         low, high = self.ratio.interval
-        speed = "slower" if self.ratio.ratio > 1 else "faster"
+        speed = "slower here" if low > 1 else "faster here" if high < 1 else "about as fast here"
         bits = (
             "Weights have 7 bits, so that sums of products do not saturate on x86 CPUs without VNNI."
             if self.reduce_range
@@ -146,7 +149,7 @@ class Int8Report:
         return [
             f"{change}{advice if self.loses else ''}.",
             f"It takes {self.ratio.ratio:.1%} of the float file's time ({low:.1%} to {high:.1%} in 95% of "
-            f"timings) on this CPU, so it is {speed} here. Other CPUs differ.",
+            f"timings) on this CPU, so it is {speed}. Other CPUs differ.",
             bits,
         ]
 
@@ -187,7 +190,7 @@ def export_int8(
         calibration: how the ranges of activations follow from the images: "minmax", "entropy", "percentile".
         images: number of training images to calibrate with.
         reduce_range: whether weights have 7 bits. By default they have if this CPU lacks VNNI.
-        opset: version of ONNX's operators.
+        opset: version of ONNX's operators, by default that of the folder's model.onnx if there is one.
         tolerance: loss of the score, as a share, above which the notes advise against the int8 file.
         storage: URL of the study's storage, if it is not in runs/.
         trust: whether code that the study or the saved model names may run.
@@ -210,9 +213,11 @@ def export_int8(
         raise ConfigError(unknown("--calibration", calibration, CALIBRATIONS))
     if images < 1:
         raise ConfigError(f"--images: got {images}, expected at least 1.")
+    if config is None and isinstance(target, (StudyResult, FlowResult)):
+        config = target.session.config
     consent = consent_of(trust, config)
     with watching(watch) as watcher, tempfile.TemporaryDirectory(prefix="autoprune-") as temporary:
-        found = _found(target, storage, consent, is_written=output is None)
+        found = _found(target, storage, consent, watcher, is_written=output is None)
         folder, dense, spec = found.folder, found.dense, found.spec
         path = Path(output) if output is not None else folder / INT8
         float_path = Path(temporary) / ONNX if output is not None else folder / ONNX
@@ -224,6 +229,8 @@ def export_int8(
                 "quantise model.onnx with onnxruntime.quantization."
             )
         watcher(Stage(f"export to {ONNX}"))
+        if opset is None and (folder / ONNX).is_file():
+            opset = _opset_of(folder / ONNX)
         export_saved(folder, output=float_path, trust=trust, session=found.session, opset=opset, watch=None)
         reduced = may_saturate() if reduce_range is None else reduce_range
         batches = _calibration(dense, images, spec.search.seed)
@@ -263,40 +270,61 @@ def _found(
     target: str | os.PathLike[str] | StudyResult | FlowResult,
     storage: str | None,
     consent: Consent,
+    watch: Watcher,
     *,
     is_written: bool,
 ) -> _Found:
     """Find the model and the data of a target. Only a task that compares reads the dense weights."""
     if isinstance(target, FlowResult):
-        return _of_folder(target.folder, target.session, consent)
+        spec = with_objects(_recorded_spec(target.folder), consent.own)
+        return _of_folder(target.folder, target.session, spec)
     if not isinstance(target, StudyResult) and Path(target).is_dir():
-        return _of_folder(Path(target), Session(), consent)
+        return _of_folder(Path(target), Session(), _given_spec(Path(target), consent))
     name, url, session = of_study(target if isinstance(target, StudyResult) else str(target), storage)
     study = open_study(find_storage(name, url), name)
     if isinstance(target, FinetuneResult):
         folder = target.folder
     else:
-        folder = saved_model_folder(study, consent, session, is_written=is_written)
-    spec = stored_spec(study)
+        folder = saved_model_folder(study, consent, session, is_written=is_written, watch=watch)
+    spec = with_objects(stored_spec(study), consent.own)
     with trusted(study, spec, consent):
         dense = _dense(spec, session)
     return _Found(folder, dense, spec, session, protected_files(study.url, spec))
 
 
-def _of_folder(folder: Path, session: Session, consent: Consent) -> _Found:
-    if session.data is None and consent.own is None:
+def _of_folder(folder: Path, session: Session, spec: RunSpec) -> _Found:
+    kept = {folder / RECIPE: "the recipe of the model"}
+    return _Found(folder, _dense(spec, session), spec, session, kept)
+
+
+def _recorded_spec(folder: Path) -> RunSpec:
+    """Return the settings of the flow in a folder."""
+    record = FlowRecord.open(folder)
+    if record is None:
+        raise ConfigError(f"--int8: {folder} holds no record of the flow; restore it, or run the flow again.")
+    return RunSpec.of(parse_settings(record.config, where=str(folder)))
+
+
+def _given_spec(folder: Path, consent: Consent) -> RunSpec:
+    if consent.own is None:
         raise ConfigError(
             f"--int8: {folder} names no data to calibrate with; add --config CONFIG.toml, which names them "
             "in [data], or name the study."
         )
-    spec = consent.own or RunSpec.of({})
-    kept = {folder / RECIPE: "the recipe of the model"}
-    return _Found(folder, _dense(spec, session), spec, session, kept)
+    return consent.own
 
 
 def _dense(spec: RunSpec, session: Session) -> Dense:
     given = given_dense(session.model, session.data, spec)
     return given or load_dense(spec, trained=spec.loss_and_metric.compares)
+
+
+def _opset_of(path: Path) -> int | None:
+    """Return the opset of an ONNX file, or None if it cannot be read."""
+    try:
+        return read_signature(path).opset
+    except Exception:  # the reader may raise anything, and the file is written again
+        return None
 
 
 def _calibration(dense: Dense, images: int, seed: int) -> list[NDArray[Any]]:
@@ -333,7 +361,7 @@ def _compared(
     if floats.samples is not None and small.samples is not None:
         interval = paired_interval(small.samples.double().numpy(), floats.samples.double().numpy())
     watch(Stage("int8: timing both files side by side"))
-    first, second = bench([float_path, path], batch=1, threads=1).rows
+    first, second = bench([float_path, path], batch=1, threads=1, watch=watch).rows
     assert second.ratio is not None
     return Int8Report(
         path=path,

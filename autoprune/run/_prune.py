@@ -56,7 +56,7 @@ from autoprune.run._resolving.resolve import resolve, trace_run
 from autoprune.run._resolving.run import Run
 from autoprune.run._resolving.session import Session
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
-from autoprune.run._resolving.stored_config import read_setting
+from autoprune.run._resolving.stored_config import objects_of, read_setting
 from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
 from autoprune.run._results.flow_result import FlowResult
 from autoprune.run._results.model_card import card_of_flow, score_part
@@ -117,7 +117,7 @@ def prune(
     spec = RunSpec.of(config)
     with watching(watch) as show:
         result = _prune(given_dense(model, data, spec), spec, show, if_exists)
-    return dataclasses.replace(result, session=Session(model, data))
+    return dataclasses.replace(result, session=Session(model, data, objects_of(spec)))
 
 
 def _prune(given: Dense | None, spec: RunSpec, watch: Watcher, if_exists: IfExists) -> FlowResult:

@@ -71,7 +71,7 @@ def smoke(config: ConfigSource, *, watch: Watch = True) -> SmokeResult:
         found = search(config=_inside(spec, Path(folder)), watch=show)
         front = found.summary.front
         tuned = finetune(found, trial=front[0].number if front else None, watch=show)
-        report = export(tuned)
+        report = export(tuned, watch=show)
         trials = len(found.summary.records)
     return SmokeResult(time.perf_counter() - started, trials, spec.data.most_samples, report.format)
 

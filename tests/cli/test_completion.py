@@ -12,10 +12,12 @@ import optuna
 import pytest
 
 from autoprune.cli import _completion
-from autoprune.cli._completion import complete_config, complete_override, complete_study
+from autoprune.cli._completion import complete_config, complete_format, complete_override, complete_study
 from autoprune.config import presets, profiles
+from autoprune.exporting import EXPORTERS, FOLDER
 from autoprune.run import choices
 from autoprune.run._checks.choices import TABLES
+from autoprune.run._export import ARTEFACT
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +29,10 @@ def test_the_names_of_each_key_are_those_that_it_accepts() -> None:
     assert set(TABLES) <= choices().keys()
     assert _completion._keys()["flow.method"].choices == list(presets())
     assert sorted(_completion._keys()["search.profile"].choices) == sorted(profiles())
+
+
+def test_the_formats_are_those_of_export() -> None:
+    assert complete_format("") == [*EXPORTERS, FOLDER, ARTEFACT]
 
 
 def test_keys_are_completed_and_then_their_values() -> None:

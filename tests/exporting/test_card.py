@@ -98,6 +98,15 @@ def test_a_file_that_is_no_onnx_is_stated(folder: Path) -> None:
     assert "Slower here." not in card(folder)
 
 
+def test_a_format_that_failed_once_and_then_worked_is_a_file_of_the_card(folder: Path) -> None:
+    facts = {"failed": {"model.pt2": "Branches cannot be exported"}}
+    assert "There is no `model.pt2` here: Branches" in card(folder, card=facts)
+    (folder / "model.pt2").touch()
+    text = card(folder)
+    assert "There is no `model.pt2`" not in text
+    assert "| `model.pt2` | 0 |" in text
+
+
 def test_the_size_of_tensors_is_that_of_the_files(folder: Path) -> None:
     torch.manual_seed(0)
     size = (folder / "model.safetensors").stat().st_size

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import autoprune
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, StudyError
@@ -239,3 +240,26 @@ def test_several_strengths_are_tried_shown_and_stored(tmp_path: Path) -> None:
     table = (result.folder / "1-sparsify.csv").read_text().splitlines()
     assert {line.partition(",")[0] for line in table[1:]} >= {"0.0001", "0.1"}
     assert (result.folder / "1-sparsify.png").stat().st_size > 0
+
+
+def negative_loss(outputs: Tensor, targets: Tensor) -> float:
+    return -float(nn.functional.cross_entropy(outputs, targets))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_named", [False, True])
+def test_an_int8_file_of_a_flow_is_scored_by_the_metric_of_its_config(tmp_path: Path, is_named: bool) -> None:
+    config = settings(
+        tmp_path / "out", flow={"stages": ["select"]}, sparsify=None, repair=None, finetune=None
+    )
+    config["task"] = {"metric": lambda outputs, targets: negative_loss(outputs, targets)}
+    if is_named:
+        config["model"] = {"factory": "tests.flow.nets:net"}
+        config["data"] = {"name": "digits", "batch_size": 256, "checkpoint_saw_validation": True}
+    model, data = (None, None) if is_named else (net(), DATA)
+    flow = autoprune.prune(model, data, config, watch=None)
+    events: list[Event] = []
+    found = autoprune.export_int8(flow, images=32, watch=events.append)
+    assert found.float_score == pytest.approx(flow.val_score, abs=1e-3)
+    assert "lambda" in found.metric
+    assert any("timing" in str(event) for event in events)

@@ -78,6 +78,12 @@ def exported_file(format_name: str) -> str:
     return f"model{find_exporter(format_name).suffix}"
 
 
+def present_formats(folder: Path) -> tuple[str, ...]:
+    """Return the default formats, and those whose files lie in the folder of a saved model."""
+    present = [name for name in EXPORTERS if (folder / exported_file(name)).is_file()]
+    return tuple(dict.fromkeys([*DEFAULT_FORMATS, *present]))
+
+
 def export_beside(
     folder: Path,
     small: nn.Module,

@@ -38,7 +38,7 @@ class FlowResult(Shown):
         remaining: the weights and theoretical MACs that masks leave, or None if nothing is masked.
         stages: the stages of all passes, with score and cost after each.
         model: the small model, on the CPU and in evaluation mode.
-        session: the model and the data that the caller of `prune` has passed.
+        session: the model, the data and the functions that the caller of `prune` has passed.
     """
 
     folder: Path

@@ -8,10 +8,14 @@ Example:
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,10 +36,14 @@ from autoprune.support.events import Stage
 from autoprune.support.toml import write_toml
 from autoprune.training import Evaluation, measure
 
+_OWN = __name__.partition(".")[0]
 Interval = tuple[float, float]
 
-_PRIVATE = (("output", "folder"), ("search", "storage"), ("data", "folder"))
-"""Paths of this machine, which a card leaves out."""
+_PRIVATE = (
+    *("output.folder", "search.storage", "search.space", "search.ray.address", "data.folder", "mask.file"),
+    *("latency.table", "latency.command"),
+)
+"""Paths, addresses and commands of this machine, which a card leaves out."""
 
 
 @dataclass(frozen=True)
@@ -262,11 +270,10 @@ def _difference(scored: Scored | None) -> list[str]:
         interval = paired_interval(small.samples.double().numpy(), dense.samples.double().numpy())
         if interval is not None:
             shown = f" (95% interval of the difference: {interval[0]:+.4f} to {interval[1]:+.4f})"
+    gap = f"{abs(small.score - dense.score):.4f}"
     side = "above" if small.score > dense.score else "below"
-    return [
-        f"On the {scored.part} part the pruned model is {abs(small.score - dense.score):.4f} {side} the "
-        f"dense model, on the same images{shown}."
-    ]
+    words = f"is {gap} {side}" if float(gap) else "scores the same as"
+    return [f"On the {scored.part} part the pruned model {words} the dense model, on the same images{shown}."]
 
 
 def _latency(spec: RunSpec, rows: Sequence[CostRow]) -> list[str]:
@@ -318,9 +325,8 @@ def licence_of(model: nn.Module, factory: str | None) -> str:
     unknown = "of the user, its licence is not known"
     if top == "torch":  # a container of torch says nothing on what it holds
         return unknown
-    try:
-        about = metadata.metadata(top)
-    except metadata.PackageNotFoundError:
+    about = _package_of(module)
+    if about is None:
         return unknown
     classifiers = [each for each in about.get_all("Classifier") or () if each.startswith("License ::")]
     known = [
@@ -332,19 +338,45 @@ def licence_of(model: nn.Module, factory: str | None) -> str:
     return f"{top} {about['Version']}, {licence}"
 
 
+def _package_of(module: str) -> metadata.PackageMetadata | None:
+    """Return the metadata of the installed package that holds the file of a module, or None.
+
+    A user's own module may have the name of an installed package.
+    """
+    top = module.partition(".")[0]
+    if top == _OWN:  # an editable installation lists no modules
+        return metadata.metadata(_OWN)
+    loaded = sys.modules.get(module) or sys.modules.get(top)
+    file = getattr(loaded, "__file__", None)
+    if file is None:
+        return None
+    for name in metadata.packages_distributions().get(top, ()):
+        package = metadata.distribution(name)
+        if any(Path(str(package.locate_file(each))) == Path(file) for each in package.files or ()):
+            return package.metadata
+    return None
+
+
 def _settings(spec: RunSpec) -> str:
-    """Return the settings that differ from the defaults as TOML, without paths of this machine."""
+    """Return the settings that differ from the defaults as TOML, without those of this machine."""
     values = changed(to_values(spec), to_values(RunConfig()))
-    for section, key in _PRIVATE:
-        values.get(section, {}).pop(key, None)
+    for key in _PRIVATE:
+        *sections, name = key.split(".")
+        functools.reduce(lambda found, section: found.get(section, {}), sections, values).pop(name, None)
     if "checkpoint" in values.get("model", {}):
         values["model"]["checkpoint"] = "dense.safetensors"
+    for section in {"model", "data", "task"} & values.keys():
+        values[section] = {key: each for key, each in values[section].items() if not _is_absolute(each)}
     return write_toml({name: each for name, each in values.items() if each != {}})
+
+
+def _is_absolute(value: object) -> bool:
+    return isinstance(value, str) and os.path.isabs(value)
 
 
 def _limits(run: Run) -> list[str]:
     chosen = "The model was chosen by scores on the validation part, so that score is optimistic."
-    unseen = "The test part was read once, after all choices."
+    unseen = "The test part was read once for this model, after all choices."
     if run.dense.data.test is None:
         unseen = "There was no test part."
     return [

@@ -14,6 +14,7 @@ from typing import Any
 
 from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError, LatencyError, shown_url, summary_of
+from autoprune.exporting import PAGE
 from autoprune.flow import to_values
 from autoprune.latency import Stairs
 from autoprune.reporting import Page, StudySummary, Tuned, save_page, summarise
@@ -26,9 +27,6 @@ from autoprune.run._results.savings import stored_savings
 from autoprune.study import SearchStudy, damaged, study_command
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.toml import write_toml
-
-PAGE = "report.html"
-"""Name of the file in the output folder."""
 
 
 def write_page(study: SearchStudy, summary: StudySummary, path: str | os.PathLike[str]) -> Path:

@@ -20,12 +20,12 @@ from typing import Any
 
 from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError
-from autoprune.exporting import RECIPE
+from autoprune.exporting import PAGE, RECIPE
 from autoprune.flow import to_values
 from autoprune.reporting import StudySummary, summarise
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._results.finetune_result import known_results
-from autoprune.run._results.page import PAGE, changed
+from autoprune.run._results.page import changed
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Counted, EpochDone, Event, Stage, TrialDone, Watcher
 from autoprune.trackers import (

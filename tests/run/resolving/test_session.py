@@ -100,6 +100,16 @@ def test_a_result_goes_on_with_the_functions_of_its_search(
     assert autoprune.resume(result, watch=None).summary.records == result.summary.records
 
 
+@pytest.mark.slow
+def test_exports_of_a_result_need_no_function_again(searched: tuple[SearchResult, dict[str, Any]]) -> None:
+    result, _ = searched
+    assert autoprune.export(result, "dense.pt2", "pt2", dense=True, watch=None).path == Path("dense.pt2")
+    tuned = result.finetune(watch=None)
+    for target in (result, tuned):
+        found = autoprune.export_int8(target, output="net.int8.onnx", images=16, watch=None)
+        assert found.float_score == pytest.approx(tuned.val_score, abs=1e-3)
+
+
 def test_without_the_functions_one_error_says_how_to_pass_them_again(
     searched: tuple[SearchResult, dict[str, Any]],
 ) -> None:

@@ -6,6 +6,9 @@ import dataclasses
 import json
 import math
 import re
+import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +22,24 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.errors import ConfigError, ExportError
-from autoprune.exporting import CARD, INT8, ONNX, PAGE, RECIPE, WEIGHTS, read_recipe, save_pruned
+from autoprune.exporting import (
+    CARD,
+    INT8,
+    ONNX,
+    PAGE,
+    RECIPE,
+    WEIGHTS,
+    read_recipe,
+    read_signature,
+    save_pruned,
+)
 from autoprune.exporting._card import MARK
 from autoprune.graph.plan import Plan
 from autoprune.run import Event, FinetuneResult, Int8Report, Stage, load_saved
-from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
-from autoprune.run._results.model_card import _interval, licence_of
+from autoprune.run._resolving.spec import RunSpec
+from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside, present_formats
+from autoprune.run._results.model_card import Scored, _difference, _interval, _settings, licence_of
+from autoprune.training import Evaluation
 from tests.test_cli import run_here
 
 QUICK = (
@@ -220,6 +235,26 @@ def test_a_loss_above_the_tolerance_is_stated(int8: Int8Report) -> None:
     assert "a loss of more than 1%: keep the float file" in far.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [((0.5, 0.9), "it is faster here"), ((0.9, 1.1), "it is about as fast here"), ((1.1, 2), "it is slower")],
+)
+def test_a_difference_of_times_is_stated_if_the_interval_excludes_one(
+    int8: Int8Report, interval: tuple[float, float], words: str
+) -> None:
+    ratio = dataclasses.replace(int8.ratio, ratio=sum(interval) / 2, interval=interval)
+    assert words in dataclasses.replace(int8, ratio=ratio).notes[1]
+
+
+@pytest.mark.slow
+def test_an_int8_file_keeps_the_opset_of_the_float_file(tuned: FinetuneResult, tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    shutil.copytree(tuned.folder, folder)
+    autoprune.export(folder, opset=20)
+    autoprune.export_int8(dataclasses.replace(tuned, folder=folder), images=32)
+    assert read_signature(folder / ONNX).opset == 20
+
+
 def test_mistakes_of_an_int8_export_are_one_line(tuned: FinetuneResult, tmp_path: Path) -> None:
     storage = storage_of(tuned)
     with pytest.raises(ConfigError, match=r'--calibration: unknown name "min"'):
@@ -284,6 +319,43 @@ def test_files_of_an_earlier_model_go_and_those_of_the_user_stay(tmp_path: Path)
     (tmp_path / CARD).write_text(f"{MARK} 1.0 -->")
     begin_artefact(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"notes.txt"}
+
+
+def test_a_card_holds_no_path_command_or_address_of_this_machine() -> None:
+    private = {
+        "model": {"factory": "my.nets:make", "checkpoint": "/secret/dense.pt"},
+        "data": {"loaders": "/secret/data.py:make", "folder": "/secret/images"},
+        "latency": {"probe": "command", "command": "ssh secret@board", "table": "/secret/table.json"},
+        "search": {"trials": 7, "space": "/secret/space.toml", "ray": {"address": "ray://secret:10001"}},
+        "mask": {"file": "/secret/masks"},
+        "output": {"folder": "/secret/out"},
+    }
+    text = _settings(RunSpec.of(private))
+    assert "secret" not in text
+    for kept in ('factory = "my.nets:make"', 'checkpoint = "dense.safetensors"', "trials = 7"):
+        assert kept in text
+
+
+def test_equal_scores_are_called_the_same() -> None:
+    hits = torch.tensor([1.0, 0.0, 1.0])
+    equal, better = (Evaluation(score, hits) for score in (0.5, 0.75))
+    assert "the pruned model scores the same as the dense" in _difference(Scored("test", equal, equal))[0]
+    assert "the pruned model is 0.2500 above the dense" in _difference(Scored("test", better, equal))[0]
+
+
+def test_a_module_of_the_user_is_not_taken_for_a_package_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = types.ModuleType("optuna")
+    own.__file__ = str(tmp_path / "optuna.py")
+    monkeypatch.setitem(sys.modules, "optuna", own)
+    assert licence_of(nn.Sequential(), "optuna:make") == "of the user, its licence is not known"
+
+
+def test_the_formats_of_a_folder_are_those_of_its_files(tmp_path: Path) -> None:
+    for name in ("model.pt2", ONNX):
+        (tmp_path / name).touch()
+    assert present_formats(tmp_path) == ("onnx", "pt2")
 
 
 def test_the_licence_is_that_of_the_package_which_defines_the_model() -> None:
