@@ -14,12 +14,12 @@ from autoprune.config.rungs import score_text
 from autoprune.cost import COSTS
 from autoprune.engines import rung_step
 from autoprune.errors import AutopruneError, shown_url
-from autoprune.exporting import CARD, RECIPE, WEIGHTS
+from autoprune.exporting import CARD, PAGE, RECIPE, WEIGHTS
 from autoprune.reporting import StudySummary, summarise
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._results.finetune_result import known_results
 from autoprune.run._results.next_step import exported_files, next_step
-from autoprune.run._results.page import PAGE, refresh_page
+from autoprune.run._results.page import refresh_page
 from autoprune.space import SHARE
 from autoprune.study import SearchStudy, file_of, keep_file, kept_files, save_note, show, study_command
 from autoprune.support.events import Stage, Watcher
