@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autoprune import data as data
     from autoprune import nn as nn
     from autoprune.config import load_config
     from autoprune.criteria import make_plan
@@ -106,8 +107,8 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         """Import a public name from its home; from then on it is a plain attribute."""
-        if name == "nn":  # the layers, which are used as autoprune.nn.ChannelSelection
-            return importlib.import_module(f"{__name__}.nn")
+        if name in ("data", "nn"):  # used as autoprune.data.load and autoprune.nn.ChannelSelection
+            return importlib.import_module(f"{__name__}.{name}")
         for home, names in _HOMES.items():
             if name in names:
                 value = getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -86,7 +86,7 @@ def search(
     else:
         settings = run.settle(load_config(config, changes, profile))
         if profile is not None and find_profile(profile, "--profile").is_trial_run:
-            return _smoke(config, settings, changes)
+            return _smoke(config, settings, changes, action)
 
     def go_on() -> str:
         if not run.study_exists(settings):
@@ -108,11 +108,13 @@ def search(
     show_search(result)
 
 
-def _smoke(config: str, settings: RunSpec, overrides: list[str]) -> None:
+def _smoke(config: str, settings: RunSpec, overrides: list[str], if_exists: str) -> None:
     """Run the trial run of a config, and print the command of the real search."""
     from autoprune import run
 
     with screen() as watch:
+        if if_exists != "error":
+            watch(run.Stage("--if-exists is given, but a trial run keeps no study"))
         result = run.smoke(settings, watch=watch)
     changes = [word for override in overrides for word in ("--set", override)]
     following = shlex.join(["autoprune", "search", config, *changes])

@@ -201,8 +201,8 @@ def _packed(value: Any) -> bytes:
         return pickle.dumps(value)
     except Exception as error:  # a user's class may raise anything
         raise ProcessError(
-            f"torchrun: the model cannot be sent to the other processes ({reason_of(error)}); run the "
-            "command in one process, without torchrun."
+            "torchrun: the model, its task or their settings cannot be sent to the other processes "
+            f"({reason_of(error)}); run the command in one process, without torchrun."
         ) from error
 
 

@@ -240,6 +240,8 @@ def _report_unread(spec: RunSpec, watch: Watcher) -> None:
         for section in row.sections:
             if name not in spec.flow.stages and getattr(spec, section) != getattr(RunConfig(), section):
                 watch(Stage(f'[{section}] is set, but flow.stages has no "{name}"'))
+    if spec.report.trackers:
+        watch(Stage("report.trackers is set, but a flow logs to no tracker"))
     given = [key for key in ("space", "low", "high", "divisor") if getattr(spec.search, key) is not None]
     if given and not find_selector(spec.select.by).has_space:
         keys = " and ".join(f"search.{key}" for key in given)

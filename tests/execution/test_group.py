@@ -58,8 +58,10 @@ def test_each_process_needs_a_gpu_of_its_own() -> None:
     assert PAIR.device("cpu") == "cpu"
 
 
-def test_errors_name_a_model_that_cannot_be_sent_and_a_process_that_is_gone() -> None:
-    with pytest.raises(ProcessError, match=r"the model cannot be sent .* in one process, without torchrun"):
+def test_errors_name_values_that_cannot_be_sent_and_a_process_that_is_gone() -> None:
+    with pytest.raises(
+        ProcessError, match=r"its task or their settings cannot be sent .* in one process, without torchrun"
+    ):
         _packed(lambda: None)
     with pytest.raises(LostProcessError, match="training is gone; run the same"), _reaching_all():
         raise RuntimeError("[pair.cc:545] Read error: Connection reset by peer")

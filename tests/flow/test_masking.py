@@ -22,7 +22,7 @@ from autoprune.masks import Masks, load_masks, make_masks, save_masks
 from autoprune.run import FlowResult
 from autoprune.score import calibrate
 from autoprune.space import SpaceSpec
-from autoprune.support.events import EpochDone, Event
+from autoprune.support.events import EpochDone, Event, Stage
 from autoprune.training import Moment, Task, weights_hash
 from tests.flow.nets import DATA, masked, net, residual
 
@@ -259,10 +259,11 @@ def test_batchnorm_is_measured_behind_masked_weights(flow: FlowResult) -> None:
             torch.testing.assert_close(again.state_dict()[name], value)
 
 
-def test_a_budget_that_no_stage_reads_is_reported(tmp_path: Path) -> None:
+def test_settings_that_no_stage_reads_are_reported(tmp_path: Path) -> None:
     events: list[Event] = []
-    config = masked(tmp_path, budget={"macs": "1%"}, finetune={"epochs": 0})
+    config = masked(tmp_path, budget={"macs": "1%"}, finetune={"epochs": 0}, report={"trackers": ["mlflow"]})
     autoprune.prune(net(), DATA, config, watch=events.append)
     assert any('[budget] is set, but flow.stages has no "select"' in str(event) for event in events)
+    assert Stage("report.trackers is set, but a flow logs to no tracker") in events
     record = json.loads((tmp_path / "flow" / "flow.json").read_text())
     assert record["config"]["budget"]["macs"] is None

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import autoprune
 from autoprune import export, load_pruned, rebuild, save_pruned, trace, verify
+from autoprune.data import load
 from autoprune.errors import TraceError
 from autoprune.graph import Plan
 from autoprune.nn import ChannelSelection, add_channel_selection
@@ -59,9 +60,11 @@ def test_a_selection_picks_channels_by_its_index() -> None:
     assert str(layer) == "ChannelSelection(selected=2)"
 
 
-def test_the_layers_are_found_without_an_import_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_and_data_are_found_without_an_import_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(autoprune, "nn")
     assert autoprune.nn.ChannelSelection is ChannelSelection
+    monkeypatch.delattr(autoprune, "data")
+    assert autoprune.data.load is load
 
 
 def test_selections_are_inserted_where_several_layers_read_one_tensor() -> None:

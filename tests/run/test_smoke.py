@@ -51,10 +51,11 @@ def left_over(folder: Path) -> list[str]:
 def test_it_runs_to_the_export_and_keeps_nothing(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(write_toml(CONFIG), "utf-8")
     words = ("search", "run.toml", "--profile", "smoke", "--set", "search.sampler=random")
-    code, out, err = run_here(*words, cwd=tmp_path)
+    code, out, err = run_here(*words, "--if-exists", "overwrite", cwd=tmp_path)
     assert code == 0, err
     assert "training the dense model: 1 epochs" in out
     assert "race of 2 trials" in out
+    assert "--if-exists is given, but a trial run keeps no study" in out
     assert "a trial run, whose figures mean nothing" in out
     *_, sentence, following = out.splitlines()
     assert "Its figures mean nothing: it tried 2 sub-models on about 256 images of each part" in sentence

@@ -127,9 +127,9 @@ class TaskSettings:
             mean loss of the batch as a scalar tensor. It replaces `loss`. It neither calls backward nor steps
             an optimizer: autoprune does both.
         evaluate: is called as (model, loader), with the model in eval mode and without gradients, for each
-            evaluation of a part. The loader yields (inputs, targets). It returns the score, or a dict that
-            holds it under the name that `metric` then is. "samples" in the dict, a tensor [n], lets the
-            verdict pair models by their values, whose mean must be the score.
+            evaluation of a part. The loader yields (inputs, targets). It returns the score, or a dict.
+            For a dict, set `metric` to the key of the score in it. "samples" in the dict, a tensor [n], lets
+            the verdict pair models by their values, whose mean must be the score.
         prepare: is called with each batch of the loaders, on the CPU, and returns (inputs, targets). The
             inputs are a tensor, a tuple of arguments, or a dict of keyword arguments of the model. Targets
             may have any structure.

@@ -45,7 +45,7 @@ class Suspicion:
 
     Attributes:
         text: the fault in one sentence, and how to mend it.
-        is_sure: whether a search with it would be in vain.
+        is_sure: whether a search with it would be useless.
     """
 
     text: str

@@ -103,6 +103,8 @@ def _train(config: ConfigSource, group: Group, watch: Watch, if_exists: str) -> 
             f"{dense.data.classes} outputs, as the data need; it is not new, so nothing is left to train."
         )
     with watching(watch) as show:
+        if spec.report.trackers:
+            show(Stage("report.trackers is set, but only searches and finetunes log to trackers"))
         return train_dense(dense, spec, path, watch=show, group=group)
 
 

@@ -37,6 +37,7 @@ SERVER = "postgresql://user:secret@host/db"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, list[Event]]:
     folder = tmp_path_factory.mktemp("trained")
     overrides = [f"model.checkpoint={folder}/dense.safetensors", "train.epochs=2", f"search.storage={SERVER}"]
+    overrides.append("report.trackers=['mlflow']")
     config = settle(load_config("digits", overrides))
     events: list[Event] = []
     train(config, watch=events.append)
@@ -50,6 +51,7 @@ def test_training_reports_its_epochs_and_leaves_weights_that_load(
     epochs = [event for event in events if isinstance(event, EpochDone)]
     assert [event.epoch for event in epochs] == [1, 2]
     assert epochs[1].loss < epochs[0].loss
+    assert Stage("report.trackers is set, but only searches and finetunes log to trackers") in events
     load_dense(config)
     folder = Path(config.model.checkpoint or "").parent
     assert sorted(path.name for path in folder.iterdir()) == ["dense.json", "dense.safetensors"]
