@@ -161,13 +161,24 @@ def _export(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, object
         try:
             return torch.export.export(model, args, kwargs, strict=False)
         except RuntimeError:
-            outputs: object = model(*args, **(kwargs or {}))
+            outputs = _outputs_of(model, args, kwargs or {})
             is_instance = dataclasses.is_dataclass(outputs) and not isinstance(outputs, type)
             if not is_instance or type(outputs) in pytree.SUPPORTED_NODES:
                 raise
         # torch does not look into a dataclass before it is registered.
         torch.export.register_dataclass(type(outputs))
         return torch.export.export(model, args, kwargs, strict=False)
+
+
+def _outputs_of(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+    """Run a model, and restore its buffers: BatchNorm in train mode updates its statistics."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        outputs: object = model(*args, **kwargs)
+    finally:
+        for buffer, values in before:
+            buffer.copy_(values)
+    return outputs
 
 
 class _Only(nn.Module):

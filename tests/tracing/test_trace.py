@@ -141,6 +141,14 @@ def test_untraceable_model_names_the_line_and_stays_as_it_was() -> None:
     assert model.training is True
 
 
+def test_statistics_stay_if_train_mode_cannot_be_traced() -> None:
+    """An average over all batches (momentum=None) reads the number of batches, which torch.export refuses."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.Conv2d(4, 2, 1))
+    before = copy.deepcopy(model.state_dict())
+    assert trace(model, image()).groups[0].frozen is None
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
 def test_torch_export_keeps_its_pages_to_itself(
     capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -362,13 +362,13 @@ def test_the_command_line_exports_without_a_finetune(tmp_path: Path, monkeypatch
     serial = autoprune.search(config=load_config("digits", [*overrides, "search.study=serial"]))
     weights = checkpoint_hash(next(serial.output.glob("supernet-*")))
     dense = checkpoint_hash("runs/digits/dense.safetensors")
-    path = export("serial", "safetensors").path
+    path = export("serial", format="safetensors").path
     assert read_recipe(path).extra["val_score"] == serial.best.score
     assert checkpoint_hash("runs/digits/dense.safetensors") == dense
     exported = load_saved(path)
     grown = autoprune.resume("serial", overrides=["search.trials=4"])
     assert grown.best.number != serial.best.number
-    assert read_recipe(export("serial", "safetensors").path).extra["trial"] == grown.best.number
+    assert read_recipe(export("serial", format="safetensors").path).extra["trial"] == grown.best.number
     exported = load_saved(path)
     tuned = autoprune.finetune("serial")
     assert tuned.folder == path
