@@ -74,10 +74,8 @@ def open_earlier(
     """
     found = open_study(find_storage(study, storage), study)
     consent = consent_of(trust, config, overrides)
-    spec = with_objects(derived_spec(found, overrides), consent.own)
-    with trusted(found, spec, consent):
-        require_own_paths(found, spec, consent)
-        yield StoredRun(found, spec, consent)
+    with _trusted_run(found, derived_spec(found, overrides), consent) as stored:
+        yield stored
 
 
 @contextlib.contextmanager
@@ -105,7 +103,14 @@ def open_run(
     url = find_storage(study, storage)
     consent = consent_of(trust, config, overrides)
     found = open_study(url, study)
-    spec = with_objects(change_spec(stored_spec(found), overrides), consent.own)
-    with trusted(found, spec, consent):
-        require_own_paths(found, spec, consent)
-        yield StoredRun(found, spec, consent)
+    with _trusted_run(found, change_spec(stored_spec(found), overrides), consent) as stored:
+        yield stored
+
+
+@contextlib.contextmanager
+def _trusted_run(study: SearchStudy, spec: RunSpec, consent: Consent) -> Iterator[StoredRun]:
+    """Put the user's own objects into the settings, and open the study if its code and paths are trusted."""
+    spec = with_objects(spec, consent.own)
+    with trusted(study, spec, consent):
+        require_own_paths(study, spec, consent)
+        yield StoredRun(study, spec, consent)
