@@ -171,7 +171,8 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
     """Clone a module and its submodules, with the tensors from `memo` in place of their own.
 
-    Numbers, strings, classes and functions are shared. Other attributes are copied.
+    Numbers, strings, classes and functions are shared. Other attributes are copied, or shared if Python
+    cannot copy them, such as an operator of `torch.library.custom_op`.
 
     Args:
         module: the module to clone. It is not changed.
@@ -210,7 +211,11 @@ def _clone_value(value: object, memo: dict[int, object]) -> object:
         elif type(value) is Tensor:
             # A tensor that a forward pass left behind may have a gradient history, which deepcopy refuses.
             memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(value, memo)
+    try:
+        return copy.deepcopy(value, memo)
+    except TypeError:
+        memo[id(value)] = value  # in place of the unfinished copy
+        return value
 
 
 def _has_own_copy(cls: type[nn.Module]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -177,3 +178,16 @@ def test_a_module_with_its_own_way_of_copying() -> None:
     small = rebuild(trace(model, image()), Plan({"0": np.arange(4)}))
     assert Counting.copies > 0
     assert small(*image()).shape == (1, 5, 8, 8)
+
+
+def test_an_attribute_that_python_cannot_copy_is_shared() -> None:
+    class Locked(Residual):
+        def __init__(self) -> None:
+            super().__init__()
+            self.guards = [threading.Lock()]
+
+    model = Locked()
+    small = rebuild(trace(model, image()), Plan({"stem": np.arange(4)}))
+    assert isinstance(small, Locked)
+    assert small.guards is model.guards
+    assert small.stem.out_channels == 4
