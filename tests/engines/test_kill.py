@@ -106,7 +106,6 @@ import sys
 from pathlib import Path
 
 from autoprune.engines import run_search
-from autoprune.engines import run_search
 from autoprune.study import open_study
 from tests.engines.toy import Troubled, toy_runner
 

@@ -6,13 +6,12 @@ import copy
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
@@ -355,20 +354,14 @@ def test_other_weights_stand_in_for_the_traced_ones(parts: Parts) -> None:
 
 
 @pytest.mark.slow
-def test_shared_weights_make_better_subnets_than_the_dense_models(
-    record_property: Callable[[str, object], None],
-) -> None:
-    """At half the MACs, without a finetune, BatchNorm recalibrated: every one of eight random plans.
-
-    How well the scores rank the plans before an epoch of finetune is recorded only: eight plans whose scores
-    lie within two points of each other decide nothing.
-    """
+def test_shared_weights_make_better_subnets_than_the_dense_models() -> None:
+    """At half the MACs, without a finetune, BatchNorm recalibrated: every one of eight random plans."""
     parts = make_parts(batch_size=64, epochs=8, blocks=2)
     shared = copy.deepcopy(parts.dense)
     schedule = Schedule(epochs=8, learning_rate=0.1, temperature=1.0)
     fit(shared, parts.data, schedule, SETTING, Task(), seed=0, subnets=parts.sampler())
     ratios = np.random.default_rng(1).random((8, len(parts.space.variables)))
-    gains, before, after = [], [], []
+    gains = []
     for widths in parts.space.decode(ratios):
         named = dict(zip(parts.space.groups, widths.tolist(), strict=True))
         plan = plan_from_importance(parts.prunable, named, parts.ranking)
@@ -378,8 +371,5 @@ def test_shared_weights_make_better_subnets_than_the_dense_models(
             calibrate(small, parts.data, 10, SETTING, seed=0)
             scores.append(evaluate(small, parts.data.val, Task(), SETTING))
         gains.append(scores[1] - scores[0])
-        before.append(scores[1])
-        after.append(fit(small, parts.data, Schedule(epochs=1), SETTING, Task(), seed=0).score)
-    record_property("kendall_tau_to_finetune", float(kendalltau(before, after).statistic))
     assert min(gains) > 0
     assert float(np.mean(gains)) > 0.1
