@@ -343,7 +343,7 @@ def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(
     send_at("rung of trial 2", signal.SIGKILL, "search", "digits", *killed, cwd=workplace)
     if twice:
         printed = send_at("TrialDone(number=3,", signal.SIGTERM, "resume", name, cwd=workplace)
-        assert f"Terminated; finished work is kept. Resume with: autoprune resume {name}" in printed
+        assert f"Terminated. Finished work is kept. Resume with: autoprune resume {name}" in printed
         assert "running" not in [record.state for record in proposals(workplace, name)]
     code, out, err = run_here("resume", name, cwd=workplace)
     assert code == 0, err
@@ -435,7 +435,7 @@ def test_the_main_job_from_search_to_export(workplace: Path, whole: str) -> None
         "has a study of that name already",
     )
     assert_refused(
-        run_here("export", "whole", cwd=workplace), "nothing to export yet; run `autoprune finetune"
+        run_here("export", "whole", cwd=workplace), "nothing to export yet. Run `autoprune finetune"
     )
     assert_refused(
         run_here("resume", "whole", "--set", "search.sampler=gp", cwd=workplace), "this key cannot change"
@@ -446,7 +446,7 @@ def test_the_main_job_from_search_to_export(workplace: Path, whole: str) -> None
     assert re.search(r"Wrote dense\.onnx \(onnx, opset \d+\); largest difference to PyTorch", out)
     assert_refused(
         run_here("export", "whole", "--dense", "--format", "safetensors", cwd=workplace),
-        "--dense: --format safetensors; name a study, and one of onnx, pt2",
+        "--dense: --format safetensors. Name a study, and one of onnx, pt2",
     )
 
     printed = send_at("EpochDone(epoch=1,", signal.SIGKILL, "finetune", "whole", cwd=workplace)
@@ -505,7 +505,7 @@ def test_a_trial_is_picked_within_limits_and_retrained(workplace: Path, whole: s
     storage = f"sqlite:///{workplace}/runs/whole.db"
     assert f"Next: autoprune finetune whole --storage {storage} --trial {wanted}" in out
     refused = run_here("best", "whole", "--params", "1", cwd=workplace)
-    assert_refused(refused, "no complete trial is within --params 1; the smallest: ")
+    assert_refused(refused, "no complete trial is within --params 1. The smallest: ")
     assert_refused(run_here("best", "whole", "--size", "much", cwd=workplace), "--size: got 'much'")
 
     quick = ("--set", "finetune.epochs=1", "--set", f"output.folder={tmp_path}")
@@ -521,7 +521,7 @@ def test_a_trial_is_picked_within_limits_and_retrained(workplace: Path, whole: s
     study.store_note("autoprune:finetuned", None)  # the copy's own folder holds no finetuned model
     assert_refused(
         run_here("export", "whole", "--storage", url, cwd=workplace),
-        f"nothing in {tmp_path}/best yet. Finetuned so far: trial-{wanted}; export one with `autoprune "
+        f"nothing in {tmp_path}/best yet. Finetuned so far: trial-{wanted}. Export one with `autoprune "
         f"export {tmp_path}/trial-{wanted}`",
     )
     assert_refused(run_here("finetune", "whole", "--trial", "99", cwd=workplace), "whole has trials 0 to 7")

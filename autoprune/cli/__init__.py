@@ -51,8 +51,8 @@ def _run() -> int:
         place = "" if error.filename is None else f"{error.filename}: "
         end_with(f"{place}{reason_of(error)}.")
     except RecursionError as error:
-        end_with(f"{reason_of(error)}: a value is nested too deeply; give it with fewer levels.")
+        end_with(f"{reason_of(error)}: a value is nested too deeply. Give it with fewer levels.")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        end_with(f"out of memory: {reason_of(error)}; lower data.batch_size, or take another search.device.")
+        end_with(f"out of memory: {reason_of(error)}. Lower data.batch_size, or take another search.device.")

@@ -37,7 +37,7 @@ def _require_once(overrides: list[str] | None) -> list[str] | None:
     for override in overrides or ():
         path, _ = parse_override(override)
         if path in seen:
-            raise ConfigError(f"--set {path}: the key is set twice; leave one out.")
+            raise ConfigError(f"--set {path}: the key is set twice. Leave one out.")
         seen.add(path)
     return overrides
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from autoprune.run import Wishes
 
 DEFAULT = Path("autoprune.toml")
-_EXISTS = "{}: exists already; name another file, or give --force to overwrite it."
+_EXISTS = "{}: exists already. Name another file, or give --force to overwrite it."
 
 
 def init(
@@ -109,7 +109,7 @@ def _ask_for_missing(given: Wishes, *, device: str | None, profile: str | None) 
     if not missing:
         return given
     if not sys.stdin.isatty():
-        raise ConfigError(f"init: missing {' and '.join(missing)}; give them, or run init in a terminal.")
+        raise ConfigError(f"init: missing {' and '.join(missing)}. Give them, or run init in a terminal.")
     try:
         return _asked(given, device, profile)
     except typer.Abort:
@@ -176,5 +176,5 @@ def _smoke(path: Path) -> str:
     from autoprune.config import load_config
 
     with screen() as watch:
-        watch(run.Stage(f"wrote {path}; trying it on a few images"))
+        watch(run.Stage(f"wrote {path}, now trying it on a few images"))
         return run.smoke(load_config(str(path), profile="smoke"), watch=watch).sentence

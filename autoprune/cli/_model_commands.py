@@ -108,7 +108,7 @@ def inspect(
     if errors and sensitivity:
         raise ConfigError("--errors and --sensitivity: got both, expected at most one.")
     if output and not (errors or sensitivity):
-        raise ConfigError("--output: inspect writes files of --errors or --sensitivity only; add one.")
+        raise ConfigError("--output: inspect writes files of --errors or --sensitivity only. Add one.")
     settings = load_config(config, overrides or ())
     with screen() as watch:
         if errors:
@@ -181,10 +181,10 @@ def export(
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if given and not int8:
         name = next(iter(given)).replace("_", "-")
-        raise ConfigError(f"--{name}: export reads it with --int8 alone; add that, or leave it out.")
+        raise ConfigError(f"--{name}: export reads it with --int8 alone. Add that, or leave it out.")
     if int8:
         if dense or format_name != "onnx":
-            raise ConfigError("--int8: it quantises the small model as onnx; leave out --dense and --format.")
+            raise ConfigError("--int8: it quantises the small model as onnx. Leave out --dense and --format.")
         places = {"output": output, "opset": opset, "storage": storage, "trust": trust, "config": config}
         return _export_int8(target, **places, **given)
     with screen() as watch:

@@ -89,7 +89,7 @@ _OPTIONS: dict[str, Any] = {
             "-q",
             count=True,
             show_default=False,
-            help="Print results alone; -qq: nothing but errors.",
+            help="Print results alone. -qq: nothing but errors.",
         ),
     ],
     "verbose": Annotated[

@@ -35,7 +35,7 @@ def resumable(go_on: Callable[[], str]) -> Iterator[None]:
                 command = go_on()
             except AutopruneError:  # the storage cannot be read at the moment
                 command = same_command()
-            line = f"{word}; finished work is kept. Resume with: {command}"
+            line = f"{word}. Finished work is kept. Resume with: {command}"
             with contextlib.suppress(OutputError):  # the terminal is gone
                 progress_console().print(line, soft_wrap=True, highlight=False)
         raise typer.Exit(code) from None

@@ -75,14 +75,14 @@ def search(
         raise ConfigError(f"search: expected CONFIG or --from STUDY, got {got}.")
     if config is None:
         if profile is not None:
-            raise ConfigError("--profile: a search --from a study has the settings of that one; use --set.")
+            raise ConfigError("--profile: a search --from a study has the settings of that one. Use --set.")
         settings = run.earlier_settings(str(from_study), storage, changes)
     elif trust:
         raise ConfigError(
-            "--trust: the code that your own CONFIG names is trusted; give --trust with --from."
+            "--trust: the code that your own CONFIG names is trusted. Give --trust with --from."
         )
     elif storage is not None:
-        raise ConfigError("--storage names that of --from; set search.storage for the new study.")
+        raise ConfigError("--storage names that of --from. Set search.storage for the new study.")
     else:
         settings = run.settle(load_config(config, changes, profile))
         if profile is not None and find_profile(profile, "--profile").is_trial_run:
@@ -165,7 +165,7 @@ def watch(
             f"--interval: got {interval:g}, expected {_SHORTEST_INTERVAL:g} to {_LONGEST_INTERVAL} seconds."
         )
     if output_options.json and not once:
-        raise ConfigError("--json: watch prints one document; add --once.")
+        raise ConfigError("--json: watch prints one document. Add --once.")
     statuses = run.follow(study, run.find_storage(study, storage), interval=interval)
     if once:
         status = next(statuses)
@@ -228,7 +228,7 @@ def best(
         return show_budget_curve(curve)
     for option, value in (("--output", output), ("--trust", trust), ("--config", config)):
         if value:
-            raise ConfigError(f"{option}: best reads it with --budget alone; add that, or leave it out.")
+            raise ConfigError(f"{option}: best reads it with --budget alone. Add that, or leave it out.")
     given = {name: value for name, value in limits.items() if value is not None}
     picked = run.best(study, run.find_storage(study, storage), given)
     summary, trial = picked.summary, picked.trial
@@ -302,7 +302,7 @@ def report(
     if storage is None and run.holds_flows(study):
         if output is not None or html:
             raise ConfigError(
-                f"report: {study} holds flows, which have no plot and no page; leave these options out, or "
+                f"report: {study} holds flows, which have no plot and no page. Leave these options out, or "
                 "name the --storage of a study."
             )
         return show_flows(run.compare_flows(study))

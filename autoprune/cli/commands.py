@@ -62,7 +62,7 @@ def _require_text(word: str) -> None:
     except UnicodeEncodeError:
         raise ConfigError(f"{shown_value(word)}: this argument is not UTF-8.") from None
     if "\0" in word:
-        raise ConfigError(f"{shown_value(word)}: this argument holds a NUL character; leave it out.")
+        raise ConfigError(f"{shown_value(word)}: this argument holds a NUL character. Leave it out.")
 
 
 def _print_version(is_requested: bool) -> None:

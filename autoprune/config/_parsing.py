@@ -163,7 +163,7 @@ def _value(override: str, text: str) -> Any:
     except tomllib.TOMLDecodeError:
         if "\n" in text or "\r" in text:
             raise ConfigError(
-                f"--set {_shown_override(override)}: got several lines, expected one value; quote it as in "
+                f"--set {_shown_override(override)}: got several lines, expected one value. Quote it as in "
                 "TOML, or use one --set for each key."
             ) from None
         return text
@@ -173,7 +173,7 @@ def _value(override: str, text: str) -> Any:
         ) from None
     if len(read) != 1:
         raise ConfigError(
-            f"--set {_shown_override(override)}: got {len(read)} assignments, expected one; use one --set "
+            f"--set {_shown_override(override)}: got {len(read)} assignments, expected one. Use one --set "
             "for each key."
         )
     return read["value"]

@@ -194,7 +194,7 @@ def importance(
     name, spec = _named(criterion)
     if data is None and spec.needs != "weights" and (spec.needs != "moments" or moments is None):
         loss_too = ", loss=loss" if spec.needs == "gradients" else ""
-        raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader{loss_too}).')
+        raise PlanError(f'criterion "{name}": needs images. Give make_plan(..., data=loader{loss_too}).')
     rule = rule or Rule()
     groups = tuple(g for g in (prunable.groups if groups is None else groups) if g.frozen is None)
     check_rule(criterion, rule)
@@ -229,12 +229,12 @@ def check_rule(criterion: str | Criterion, rule: Rule, where: str = "") -> None:
     name, spec = _named(criterion)
     if rule.residual == "shortcut" and spec.needs != "weights":
         raise PlanError(
-            f'{where}residual = "shortcut": criterion "{name}" reads more than the weights of one layer; '
-            f"choose one of {quoted(row for row, each in CRITERIA.items() if each.needs == 'weights')}."
+            f'{where}residual = "shortcut": criterion "{name}" reads more than the weights of one layer. '
+            f"Choose one of {quoted(row for row, each in CRITERIA.items() if each.needs == 'weights')}."
         )
     if rule.ranking == "greedy" and spec.by_layers is not None and rule.remove == "most":
         raise PlanError(
-            f'{where}ranking = "greedy": criterion "{name}" chooses the channels of each group itself; leave '
+            f'{where}ranking = "greedy": criterion "{name}" chooses the channels of each group itself. Leave '
             'out remove = "most", or set ranking = "independent".'
         )
 
@@ -256,7 +256,7 @@ def _checked(name: str, group: ChannelGroup, values: Any) -> NDArray[np.float64]
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
     if not np.isfinite(array).all():
         raise PlanError(
-            f'criterion "{name}": the importance of group "{group.name}" is not finite; the weights '
+            f'criterion "{name}": the importance of group "{group.name}" is not finite. The weights '
             "or the data hold NaN or infinity."
         )
     return array

@@ -86,7 +86,7 @@ class CriterionInput:
             PlanError: there is no data. The message names `criterion`.
         """
         if self.data is None:
-            raise PlanError(f'criterion "{criterion}": needs images; give make_plan(..., data=loader).')
+            raise PlanError(f'criterion "{criterion}": needs images. Give make_plan(..., data=loader).')
         return self.data
 
 

@@ -49,7 +49,7 @@ def plan_from_importance(
             got = "none" if values is None else f"shape {np.shape(values)}"
             raise PlanError(
                 f'Group "{name}": {group.width} channels need an importance of shape ({group.width},), '
-                f"got {got}; compute it with autoprune.criteria.importance on the same model."
+                f"got {got}. Compute it with autoprune.criteria.importance on the same model."
             )
         ranking[name] = np.argsort(-np.asarray(values), kind="stable").astype(np.int64)
         keep[name] = ranking[name][:width]
@@ -131,7 +131,7 @@ def _width(group: ChannelGroup, value: object) -> int:
         ratio = float(value)
         if not 0 < ratio <= 1:
             raise PlanError(
-                f'Group "{group.name}": got the keep ratio {value}, expected one in (0, 1]; a width is '
+                f'Group "{group.name}": got the keep ratio {value}, expected one in (0, 1]. A width is '
                 f"an int in [1, {group.width}]."
             )
         width = max(1, math.floor(ratio * group.width + 0.5))
@@ -160,6 +160,6 @@ def _check_width(group: ChannelGroup, width: int) -> None:
         raise PlanError(f'Group "{group.name}": got width {width}, expected one in [1, {group.width}].')
     if group.frozen is not None and width != group.width:
         raise PlanError(
-            f'Group "{group.name}": got width {width} of {group.width}, but it is frozen ({group.frozen}); '
-            "leave it out."
+            f'Group "{group.name}": got width {width} of {group.width}, but it is frozen ({group.frozen}). '
+            "Leave it out."
         )

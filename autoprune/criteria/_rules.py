@@ -99,8 +99,8 @@ def ranked_by_shortcut(prunable: TracedModel, groups: Sequence[ChannelGroup]) ->
     alone, followers = shortcuts(traced), normalised_by(traced)
     if not alone:
         raise PlanError(
-            f'residual = "shortcut": {type(prunable.model).__name__} has no residual stream; '
-            'set residual = "all".'
+            f'residual = "shortcut": {type(prunable.model).__name__} has no residual stream. '
+            'Set residual = "all".'
         )
     return [
         _members_of(group, alone[group.name], followers) if group.name in alone else group for group in groups
@@ -119,7 +119,7 @@ def _members_of(group: ChannelGroup, weights: Sequence[str], followers: Mapping[
 
 def _with_graph(prunable: TracedModel, where: str) -> Prunable:
     if not isinstance(prunable, Prunable):
-        raise PlanError(f"{where}: needs the graph of the model; give a result of autoprune.trace.")
+        raise PlanError(f"{where}: needs the graph of the model. Give a result of autoprune.trace.")
     return prunable
 
 

@@ -100,7 +100,7 @@ class FeatureMaps:
         data, prunable = given.images(name), given.prunable
         if prunable is None:
             raise PlanError(
-                f'criterion "{name}": needs the graph of the model; give what autoprune.trace returns.'
+                f'criterion "{name}": needs the graph of the model. Give what autoprune.trace returns.'
             )
         samples: list[tuple[ExampleInputs, Any]] = []
         for sample in _samples(data, prunable, name):
@@ -108,7 +108,7 @@ class FeatureMaps:
             if len(samples) == images:
                 break
         if not samples:
-            raise DataError(f'criterion "{name}": the data gave no images; give a loader that is not empty.')
+            raise DataError(f'criterion "{name}": the data gave no images. Give a loader that is not empty.')
         return cls(name, prunable, places_of(prunable, given.groups), tuple(samples))
 
     def means(self, measure: Measure) -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ class FeatureMaps:
         def show(place: Place, tensor: Tensor) -> Tensor:
             if not bool(tensor.isfinite().all()):
                 raise DataError(
-                    f'criterion "{self.name}": the feature maps of group "{place.group}" are not finite; the '
+                    f'criterion "{self.name}": the feature maps of group "{place.group}" are not finite. The '
                     "weights or the data hold NaN or infinity."
                 )
             return seen(place, tensor)
@@ -301,7 +301,7 @@ def _samples(data: Iterable[Any], prunable: Prunable, name: str) -> Iterator[tup
         if got != [size[1:] for size in sizes]:
             raise DataError(
                 f'criterion "{name}": the data gave images of shape {[list(size) for size in got]}, expected '
-                f"{[list(size[1:]) for size in sizes]}, which the model was traced at; give batches (inputs, "
+                f"{[list(size[1:]) for size in sizes]}, which the model was traced at. Give batches (inputs, "
                 "targets) of this size, or trace the model at theirs."
             )
         for place in range(len(leaves[0])):

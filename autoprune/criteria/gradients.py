@@ -33,7 +33,7 @@ FISHER_IMAGES = 64
 """Number of images of "fisher": the first of the data, or all if there are fewer."""
 
 _FAILED = 'criterion "{}": the gradient of the loss failed on a batch'
-_ADVICE = "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
+_ADVICE = "Expected batches (inputs, targets) that model and loss take, and a loss that is one number."
 
 
 def taylor(given: CriterionInput) -> Importance:
@@ -76,7 +76,7 @@ def taylor(given: CriterionInput) -> Importance:
                 squares = channel_slices(product, member).square().sum(dim=1)
                 result[group_name] += squares.cpu().numpy()
     if batches == 0:
-        raise DataError('criterion "taylor": the data gave no batch; give a loader that is not empty.')
+        raise DataError('criterion "taylor": the data gave no batch. Give a loader that is not empty.')
     return {name: total / batches for name, total in result.items()}
 
 

@@ -101,7 +101,7 @@ def lasso_by_layers(given: CriterionInput) -> Plan:
         return np.sort(order[:kept])
 
     if given.prunable is None:
-        raise PlanError('criterion "lasso": needs the graph of the model; give a result of autoprune.trace.')
+        raise PlanError('criterion "lasso": needs the graph of the model. Give a result of autoprune.trace.')
     images = given.images("lasso")
     widths = given.widths or {}
     return choose_by_layers(given.prunable, widths, images, choose, seed=given.seed, done=given.done)

@@ -177,7 +177,7 @@ def load(
     if image_size is not None and (spec is None or not spec.streams):
         scaled = quoted(each for each, row in DATASETS.items() if row.streams)
         raise DataError(
-            f'data.image_size: got {image_size}, but "{name}" is not scaled; leave it out, or use data.name '
+            f'data.image_size: got {image_size}, but "{name}" is not scaled. Leave it out, or use data.name '
             f"= {scaled}."
         )
     return load_user(name, options) if spec is None else spec.load(options)

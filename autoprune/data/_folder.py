@@ -36,9 +36,9 @@ def load_folder(options: LoadOptions) -> VisionData:
         DataError: if a folder is missing or empty, the parts differ in their classes, or `validation` is set.
     """
     if options.folder is None:
-        raise DataError("data.folder: missing; set it to the folder that contains train/ and val/.")
+        raise DataError("data.folder: missing. Set it to the folder that contains train/ and val/.")
     if options.validation is not None:
-        raise DataError("data.validation: a folder has its own part val/; leave data.validation out.")
+        raise DataError("data.validation: a folder has its own part val/. Leave data.validation out.")
     datasets = {
         part: _open(options.folder / part, _transform(options, train=part == "train"))
         for part in ("train", "val", "test")
@@ -78,7 +78,7 @@ def _open(folder: Path, transform: Callable[..., Any]) -> Any:
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]  # ships no types
 
     if not folder.is_dir():
-        raise DataError(f"data.folder: {folder} is missing; it must contain one folder of images per class.")
+        raise DataError(f"data.folder: {folder} is missing. It must contain one folder of images per class.")
     try:
         return ImageFolder(str(folder), transform=transform, loader=_read_image)
     except FileNotFoundError as error:
@@ -92,7 +92,7 @@ def _read_image(path: str) -> Any:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, ValueError) as error:
-        raise DataError(f"data: {path} cannot be read as an image; repair or remove it.") from error
+        raise DataError(f"data: {path} cannot be read as an image. Repair or remove it.") from error
 
 
 def _transform(options: LoadOptions, *, train: bool) -> Callable[..., Any]:

@@ -92,7 +92,7 @@ class DeviceLoader:
         augment: Augment | None = None,
     ) -> None:
         if len(images) == 0:
-            raise DataError("data: a part without samples; give it more data or a larger share.")
+            raise DataError("data: a part without samples. Give it more data or a larger share.")
         # Stored as [n, H, W, C], so that shifting a batch gathers whole pixels.
         self._images = images.permute(0, 2, 3, 1).contiguous().to(device)
         self._labels = labels.to(device)
@@ -188,7 +188,7 @@ class StreamLoader:
         prepare: Prepare | None = None,
     ) -> None:
         if batches == 0 or samples == 0:
-            raise DataError("data: a part without samples; give it more data.")
+            raise DataError("data: a part without samples. Give it more data.")
         self.source = source
         self._reader = source
         self._batches = batches
@@ -246,7 +246,7 @@ class StreamLoader:
                 return
             if self._is_bounded and number >= self._batches:
                 raise DataError(
-                    f"{self._where}: expected {self._batches} batches by its length, got more; correct its "
+                    f"{self._where}: expected {self._batches} batches by its length, got more. Correct its "
                     "__len__, or end it there."
                 )
             yield self._move(batch)
@@ -269,7 +269,7 @@ class StreamLoader:
         if not is_pair or next(tensors_in(batch[0]), None) is None:
             raise DataError(
                 f"{self._where}: {source} a {type(batch).__name__}, expected (inputs, targets) with tensors "
-                "in the inputs; task.prepare can split a batch into such a pair."
+                "in the inputs. A task.prepare can split a batch into such a pair."
             )
         inputs, targets = batch
         if next(tensors_in(targets), None) is None:
@@ -309,7 +309,7 @@ def first_batch(loader: Loader) -> Batch:
     batch = next(iter(loader), None)
     if batch is None:
         raise DataError(
-            f"data: a loader of {len(loader)} batches yielded none; if it can be read only once, give a "
+            f"data: a loader of {len(loader)} batches yielded none. If it can be read only once, give a "
             "DataLoader or a list."
         )
     return batch

@@ -73,7 +73,7 @@ def load_user(reference: str, options: LoadOptions) -> VisionData:
     """
     if options.validation is not None:
         raise DataError(
-            f'data.validation: "{reference}" already returns a validation part; leave data.validation out.'
+            f'data.validation: "{reference}" already returns a validation part. Leave data.validation out.'
         )
     return wrap_loaders(
         _call(reference, options, "data.loaders"),
@@ -216,7 +216,7 @@ def _loader(
     if getattr(source, "persistent_workers", False):
         _log.warning(
             "data %s: persistent workers keep their random states from epoch to epoch, so a resumed search "
-            "augments differently from an uninterrupted one; set persistent_workers=False",
+            "augments differently from an uninterrupted one. Set persistent_workers=False.",
             where,
         )
     dataset = getattr(source, "dataset", None)
@@ -248,10 +248,10 @@ def _length(where: str, source: Any) -> int:
     if not isinstance(source, Iterable):
         raise DataError(f"data {where}: got a {kind}, expected a DataLoader.")
     if isinstance(source, Iterator):
-        raise DataError(f"data {where}: a {kind} can be read only once; give a DataLoader or a list.")
+        raise DataError(f"data {where}: a {kind} can be read only once. Give a DataLoader or a list.")
     if not isinstance(source, Sized):
-        raise DataError(f"data {where}: a {kind} without a length; give it a __len__.")
-    with guarded(f"data {where}: its length cannot be read", DataError, advice="give it a __len__."):
+        raise DataError(f"data {where}: a {kind} without a length. Give it a __len__.")
+    with guarded(f"data {where}: its length cannot be read", DataError, advice="Give it a __len__."):
         return len(source)
 
 
@@ -275,13 +275,13 @@ def _scan(where: str, source: Any, limit: int | None, prepare: Prepare | None = 
         raise DataError(f"data {where}: the part is empty.")
     if scanner.batches < min(length, limit or length):
         raise DataError(
-            f"data {where}: got {scanner.batches} batches, expected {length} by its length; correct its "
+            f"data {where}: got {scanner.batches} batches, expected {length} by its length. Correct its "
             "__len__."
         )
     if not _surely_starts_over(source) and next(iter(counted), None) is None:
         raise DataError(
             f"data {where}: a {type(source).__name__} can be read only once: it yielded no batch when it was "
-            "read again; give a DataLoader or a list."
+            "read again. Give a DataLoader or a list."
         )
     return scanner.result()
 
@@ -328,7 +328,7 @@ class _Scanner:
         if self._shape not in ((), shape):
             raise DataError(
                 f"data {self._where}: images of batch {self.batches} are {shape}, expected {self._shape} as "
-                "in earlier batches; resize all images to one size."
+                "in earlier batches. Resize all images to one size."
             )
         self._shape = shape
         self._highest = max(self._highest, _highest(targets))
@@ -349,7 +349,7 @@ def _highest(targets: Tensor) -> int:
 
 def _check_finite(where: str, word: str, *tensors: Tensor) -> None:
     if not all(bool(torch.isfinite(each).all()) for each in tensors if each.is_floating_point()):
-        raise DataError(f"data {where}: the {word} have NaN or infinite values; clean them.")
+        raise DataError(f"data {where}: the {word} have NaN or infinite values. Clean them.")
 
 
 def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
@@ -360,11 +360,11 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
         )
     if inputs.dtype is not torch.float32:
         raise DataError(
-            f"data {where}: inputs are {inputs.dtype}, expected normalised torch.float32 images; convert "
+            f"data {where}: inputs are {inputs.dtype}, expected normalised torch.float32 images. Convert "
             "them with .float()."
         )
     if inputs.layout is not torch.strided:
-        raise DataError(f"data {where}: inputs have the layout {inputs.layout}; give dense tensors.")
+        raise DataError(f"data {where}: inputs have the layout {inputs.layout}. Give dense tensors.")
     _check_finite(where, "inputs", inputs)
     _check_finite(where, "targets", targets)
     if targets.is_floating_point():

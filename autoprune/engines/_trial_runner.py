@@ -298,7 +298,7 @@ class TrialRunner:
             yield
         except TakenOverError:
             if self._attempts.pop(claim, None) is not None:
-                _log.warning("trial %d was taken over by another process; this attempt is dropped", number)
+                _log.warning("trial %d was taken over by another process, so this attempt is dropped", number)
 
     def _propose(self, trial: Trial, claim: str) -> Job | None:
         """Return the trial's job, or None if the trial failed because its queued ratios cannot be used."""

@@ -70,7 +70,7 @@ def check_cores(workers: Workers, device: str | None = None) -> None:
     if workers.cpus is not None and workers.cpus > cores:
         raise ConfigError(
             f"search.cpus_per_trial: got {workers.cpus:g}, expected at most {cores}, the CPU cores that this "
-            'process may use; lower it, or join a cluster that has them (engine = "ray", search.ray.address).'
+            'process may use. Lower it, or join a cluster that has them (engine = "ray", search.ray.address).'
         )
 
 

@@ -149,8 +149,8 @@ def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
         mine.close()
         theirs.close()
         raise StudyError(
-            f"search.engine: model or data cannot be handed to worker processes ({summary_of(error)}); "
-            'define their classes and functions at the top of a module, or use engine = "serial".'
+            f"search.engine: model or data cannot be handed to worker processes ({summary_of(error)}). "
+            'Define their classes and functions at the top of a module, or use engine = "serial".'
         ) from error
     theirs.close()
 

@@ -113,7 +113,7 @@ def _require_whole(workers: Workers) -> None:
     for key, amount in (("cpus", workers.cpus), ("ray.gpus", workers.gpus)):
         if amount is not None and amount > 1 and amount != int(amount):
             raise ConfigError(
-                f"search.{key}_per_trial: got {amount:g}, but above 1 Ray gives out whole ones only; write "
+                f"search.{key}_per_trial: got {amount:g}, but above 1 Ray gives out whole ones only. Write "
                 f"{math.floor(amount)} or {math.ceil(amount)}."
             )
 
@@ -123,17 +123,17 @@ def _require_fit(workers: Workers, device: str) -> None:
     on_gpu = device.startswith("cuda")
     if on_gpu and device not in ("cuda", "cuda:0"):
         raise ConfigError(
-            f'search.device: got "{device}", but in Ray\'s workers the GPU that they are given is "cuda:0"; '
-            'write "cuda", and leave others out by the variable CUDA_VISIBLE_DEVICES.'
+            f'search.device: got "{device}", but in Ray\'s workers the GPU that they are given is "cuda:0". '
+            'Write "cuda", and leave others out by the variable CUDA_VISIBLE_DEVICES.'
         )
     if on_gpu and workers.gpus == 0:
         raise ConfigError(
             f'search.ray.gpus_per_trial: got 0, but trials compute on "{device}", and Ray hides the GPUs '
-            "from trials that have no share of them; leave it out, or write 0.5 for two trials on each."
+            "from trials that have no share of them. Leave it out, or write 0.5 for two trials on each."
         )
     if not on_gpu and workers.gpus:
         raise ConfigError(
-            f'search.ray.gpus_per_trial: got {workers.gpus:g}, but trials compute on "{device}"; leave '
+            f'search.ray.gpus_per_trial: got {workers.gpus:g}, but trials compute on "{device}". Leave '
             'it out, or set search.device = "cuda".'
         )
 
@@ -146,7 +146,7 @@ def _require_gpus(workers: Workers) -> None:
     if workers.gpus is not None and workers.gpus > present:
         raise ConfigError(
             f"search.ray.gpus_per_trial: got {workers.gpus:g}, but this machine has {present} that torch "
-            "sees; lower it, or name a cluster in search.ray.address."
+            "sees. Lower it, or name a cluster in search.ray.address."
         )
 
 
@@ -196,7 +196,7 @@ def _start_here(workers: Workers, parcel_bytes: int) -> None:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f'search.engine: Ray cannot be started here ({reason_of(error)}); use the engine "processes".'
+            f'search.engine: Ray cannot be started here ({reason_of(error)}). Use the engine "processes".'
         ) from error
 
 
@@ -219,7 +219,7 @@ def _tell_idle_gpus(workers: Workers, device: str) -> None:
     if gpus and workers.gpus != 0 and not device.startswith("cuda"):
         _log.warning(
             'search.device: trials compute on "%s", and the GPUs of the Ray cluster (%g) stay idle: "auto" '
-            "goes by the machine that begins the search; begin one on a machine with a GPU, or set "
+            "goes by the machine that begins the search. Begin one on a machine with a GPU, or set "
             "search.ray.gpus_per_trial = 0 if that is meant",
             device,
             gpus,
@@ -231,7 +231,7 @@ def _require_answer(address: str) -> None:
     if address.startswith("ray://"):
         raise ConfigError(
             f"search.ray.address: {address} is for Ray's client, through which Tune would run away from the "
-            'study\'s storage; start the search on a machine of the cluster, with "auto" or its host:port.'
+            'study\'s storage. Start the search on a machine of the cluster, with "auto" or its host:port.'
         )
     from ray._private.services import canonicalize_bootstrap_address  # the address of "auto"
 
@@ -251,7 +251,7 @@ def _require_answer(address: str) -> None:
 def _no_cluster(address: str, error: Exception) -> ConfigError:
     reason = reason_of(error).partition(". ")[0]  # the rest names options of Ray's own commands
     return ConfigError(
-        f"search.ray.address: no Ray cluster at {address!r} ({reason}); start one with `ray start "
+        f"search.ray.address: no Ray cluster at {address!r} ({reason}). Start one with `ray start "
         '--head`, or set search.ray.address = "local" to run on this machine alone.'
     )
 
@@ -269,8 +269,8 @@ def _settled(runner: Runner, workers: Workers) -> Workers:
     if any(node["CPU"] >= cpus and node["GPU"] >= share for node in nodes):
         return settled
     wanted = (
-        f"{cpus:g} CPUs and {share:g} GPUs a trial, which no machine that Ray sees has; "
-        f"to ask for less: autoprune resume {runner.study.name} ... --set search.ray.gpus_per_trial=..."
+        f"{cpus:g} CPUs and {share:g} GPUs a trial, which no machine that Ray sees has. "
+        f"To ask for less: autoprune resume {runner.study.name} ... --set search.ray.gpus_per_trial=..."
     )
     if workers.cluster is None:
         raise ConfigError(f"search.ray.gpus_per_trial: {wanted}")

@@ -48,7 +48,7 @@ def pack(make_scorer: MakeScorer) -> bytes:
         return bytes(ray.cloudpickle.dumps(make_scorer))  # type: ignore[no-untyped-call]  # ray leaves it untyped
     except Exception as error:  # parts of a model or a data set may raise any error
         raise StudyError(
-            f"search.engine: model or data cannot be handed to Ray's workers ({summary_of(error)}); use "
+            f"search.engine: model or data cannot be handed to Ray's workers ({summary_of(error)}). Use "
             'engine = "serial".'
         ) from error
 
@@ -78,7 +78,7 @@ def tune_trials(runner: Runner, parcel: bytes, workers: Workers, folder: str) ->
             if crashes == MAX_CRASHES:
                 name = runner.study.name
                 raise StudyError(f"{name}: Ray Tune failed {crashes} times ({reason_of(error)}).") from error
-            _log.warning("Ray Tune failed (%s); the search goes on with a new one", reason_of(error))
+            _log.warning("Ray Tune failed (%s), so the search goes on with a new one", reason_of(error))
         else:
             if bridge.error is not None:
                 raise bridge.error
@@ -178,7 +178,7 @@ class Bridge:
             return
         with self._keeping_errors():
             if key not in self._started:
-                self._health.note_death(f"{self.cause}; see Ray's logs in /tmp/ray on their machines")
+                self._health.note_death(f"{self.cause}, see Ray's logs in /tmp/ray on their machines")
                 self._runner.requeue(job)
             else:
                 self._runner.bury(

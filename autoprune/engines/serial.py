@@ -40,7 +40,7 @@ def run_trial(runner: Runner, scorer: Scorer, job: Job) -> None:
                 command = study_command("resume", runner.study.name, runner.study.url)
                 raise StudyError(
                     f"{runner.study.name}: trial {job.number} failed, and CUDA cannot be used in this "
-                    f"process any more ({error}); go on with: {command}"
+                    f"process any more ({error}). Go on with: {command}"
                 ) from error
             return
         if rung is None or not runner.report(job, rung):

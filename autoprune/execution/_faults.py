@@ -98,7 +98,7 @@ def require_sound(setting: Setting) -> None:
     fault = faults_of([setting]).get(setting)
     if fault is not None:
         raise ConfigError(
-            f'search.setting: "{setting.label}" goes wrong on this machine ({fault}); choose another one.'
+            f'search.setting: "{setting.label}" goes wrong on this machine ({fault}). Choose another one.'
         )
 
 

@@ -75,7 +75,7 @@ class Group(Launch):
             return device
         if device not in ("cuda", "cuda:0"):
             raise ConfigError(
-                f'search.device: got "{device}", but torchrun gives each process a GPU of its own; use '
+                f'search.device: got "{device}", but torchrun gives each process a GPU of its own. Use '
                 '"cuda", and choose GPUs by the variable CUDA_VISIBLE_DEVICES.'
             )
         seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -202,7 +202,7 @@ def _packed(value: Any) -> bytes:
     except Exception as error:  # a user's class may raise anything
         raise ProcessError(
             "torchrun: the model, its task or their settings cannot be sent to the other processes "
-            f"({reason_of(error)}); run the command in one process, without torchrun."
+            f"({reason_of(error)}). Run the command in one process, without torchrun."
         ) from error
 
 
@@ -217,6 +217,6 @@ def _reaching_all() -> Iterator[None]:
         # NCCL names a cause. gloo's text is about sockets alone.
         cause = f" ({reason_of(error)})" if isinstance(error, distributed.DistBackendError) else ""
         raise LostProcessError(
-            f"torchrun: another process of this training is gone{cause}; run the same command again: it goes "
+            f"torchrun: another process of this training is gone{cause}. Run the same command again: it goes "
             "on after the last epoch."
         ) from error

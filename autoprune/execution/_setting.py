@@ -105,18 +105,18 @@ def resolve_device(device: str = "auto") -> str:
     try:
         requested = torch.device(device)
     except RuntimeError as error:
-        raise ConfigError(f'search.device: "{device}" is no device; use "auto", "cpu" or "cuda".') from error
+        raise ConfigError(f'search.device: "{device}" is no device. Use "auto", "cpu" or "cuda".') from error
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if requested.type == "cuda" and (requested.index or 0) >= seen:
         raise ConfigError(
-            f'search.device: got "{device}", but torch sees {seen or "no"} CUDA devices here; '
-            'use "auto" or "cpu".'
+            f'search.device: got "{device}", but torch sees {seen or "no"} CUDA devices here. '
+            'Use "auto" or "cpu".'
         )
     try:
         torch.zeros(1, device=requested).cpu()
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise ConfigError(
-            f'search.device: "{device}" cannot be used here ({shortened(text_of(error), 200)}); '
-            'use "auto" or "cpu".'
+            f'search.device: "{device}" cannot be used here ({shortened(text_of(error), 200)}). '
+            'Use "auto" or "cpu".'
         ) from error
     return device

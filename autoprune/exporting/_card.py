@@ -205,7 +205,7 @@ def read_facts(recipe: Recipe, path: Path) -> CardFacts:
 
 def _read(kind: type[T], values: Any, path: Path, key: str) -> T:
     where = f"{path}: extra.{key}"
-    return read_as(kind, values, where=where, error=CheckpointError, advice="save the model again.")
+    return read_as(kind, values, where=where, error=CheckpointError, advice="Save the model again.")
 
 
 def _architecture(recipe: Recipe, path: Path) -> Architecture | None:

@@ -101,7 +101,7 @@ def write_onnx(
     written = read_signature(path).opset
     if opset not in (None, written):  # torch leaves the file as it is if it cannot be converted
         raise ExportError(
-            f"opset: got {opset}, but the operators of this model cannot be converted to it; use {written}."
+            f"opset: got {opset}, but the operators of this model cannot be converted to it. Use {written}."
         )
 
 

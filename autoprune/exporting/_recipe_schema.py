@@ -37,7 +37,7 @@ DTYPES = {
 MOST_VALUES = 2**28
 """Largest number of values of example inputs, which are made when the model is loaded: 1 GB in float32."""
 
-_ADVICE = "save the model again."
+_ADVICE = "Save the model again."
 
 
 def _row(*names: str) -> BeforeValidator:
@@ -147,17 +147,17 @@ def read_values(path: Path) -> RecipeFile:
         values = read_json(path, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({reason_of(error)}); pass the folder that save_pruned wrote."
+            f"{path}: cannot be read ({reason_of(error)}). Pass the folder that save_pruned wrote."
         ) from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: is not JSON ({reason_of(error)}); {_ADVICE}") from None
+        raise CheckpointError(f"{path}: is not JSON ({reason_of(error)}). {_ADVICE}") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CheckpointError(f'{path}: not a recipe of a pruned model (its "format" is not "{FORMAT}").')
     version = values.get("version")  # its type is compared, since True is an integer too
     if type(version) is int and version > VERSION:
         shown = version if version < 10**6 else "of another kind"
         raise CheckpointError(
-            f"{path}: got format version {shown}, expected at most {VERSION}; update autoprune."
+            f"{path}: got format version {shown}, expected at most {VERSION}. Update autoprune."
         )
     if type(version) is not int or version < 1:
         raise _wrong(path, "version", f"expected a number from 1 to {VERSION}")
@@ -180,7 +180,7 @@ def read_architecture(path: Path, noted: Any) -> Architecture:
     found = read_as(Architecture, noted, where=where, error=CheckpointError, advice=_ADVICE)
     if math.prod(found.input_shape) > MOST_VALUES:
         raise CheckpointError(
-            f"{where}.input_shape: got {found.input_shape}, expected at most {MOST_VALUES:,} values; "
+            f"{where}.input_shape: got {found.input_shape}, expected at most {MOST_VALUES:,} values. "
             f"{_ADVICE}"
         )
     return found
@@ -218,7 +218,7 @@ def _refuse(path: Path, key: str, names: set[str], problem: str) -> None:
 
 
 def _wrong(path: Path, key: str, problem: str) -> CheckpointError:
-    return CheckpointError(f"{path}: {key}: {problem}; {_ADVICE}")
+    return CheckpointError(f"{path}: {key}: {problem}. {_ADVICE}")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

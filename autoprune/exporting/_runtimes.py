@@ -122,9 +122,9 @@ def export(
     if opset is not None:
         spec = with_opset(spec, opset, format)
     if not path.name or path.is_dir():
-        raise ExportError(f"{path}: is a folder; name a file in it.")
+        raise ExportError(f"{path}: is a folder. Name a file in it.")
     if path.suffix != spec.suffix and path.is_file():
-        raise ExportError(f"{path}: exists already and is not a {spec.suffix} file; name another file.")
+        raise ExportError(f"{path}: exists already and is not a {spec.suffix} file. Name another file.")
     missing = missing_values(small)
     if missing:
         raise ExportError(f"{path}: {missing}")
@@ -146,7 +146,7 @@ def export(
             run = _write(small, repeat_batch(inputs, 2), partial, path, spec)
             difference = _compare(small, run, inputs, path, tolerance)
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another path.") from error
+        raise ExportError(f"{path}: cannot be written ({reason_of(error)}). Choose another path.") from error
     written = read_signature(path).opset if spec.has_opset else None
     return ExportReport(path, format, difference, written, part)
 
@@ -160,8 +160,8 @@ def _advising(model: nn.Module, part: str) -> Iterator[None]:
         target = target_of(model)
         if not target or part:
             raise
-        advice = f"leave example_inputs out to export its part {target}, which was made smaller."
-        raise ExportError(f"{str(error).rstrip('.')}; {advice}") from error
+        advice = f"Leave example_inputs out to export its part {target}, which was made smaller."
+        raise ExportError(f"{str(error).rstrip('.')}. {advice}") from error
 
 
 def _export_folder(small: nn.Module, path: Path) -> ExportReport:
@@ -174,7 +174,7 @@ def _export_folder(small: nn.Module, path: Path) -> ExportReport:
     if plan is None:
         raise ExportError(
             f"{path}: a folder of safetensors needs the plan, and this model has none from rebuild or "
-            "load_pruned; write it with autoprune.save_pruned(small, plan, folder)."
+            "load_pruned. Write it with autoprune.save_pruned(small, plan, folder)."
         )
     save_pruned(small, plan, path)
     return ExportReport(path, FOLDER, 0.0)
@@ -221,7 +221,7 @@ def with_opset(spec: ExporterSpec, opset: int, format: str) -> ExporterSpec:
         ExportError: its files have no such version.
     """
     if not spec.has_opset:
-        raise ExportError(f'opset: got {opset}, but the format "{format}" has none; use the format "onnx".')
+        raise ExportError(f'opset: got {opset}, but the format "{format}" has none. Use the format "onnx".')
     return replace(spec, write=partial(cast(Callable[..., Runner], spec.write), opset=opset))
 
 
@@ -231,8 +231,8 @@ def _example(model: nn.Module, given: object) -> ExampleInputs:
     noted = example_of(model)
     if noted is None:
         raise ExportError(
-            f"{type(model).__name__}: export needs example_inputs, such as torch.zeros(1, 3, 224, 224); "
-            "only models from rebuild and load_pruned know theirs."
+            f"{type(model).__name__}: export needs example_inputs, such as torch.zeros(1, 3, 224, 224). "
+            "Only models from rebuild and load_pruned know theirs."
         )
     return noted
 
@@ -277,7 +277,7 @@ def _compare(
             shapes = [[list(tensor.shape) for tensor in tensors] for tensors in (got, expected)]
             raise ExportError(
                 f"{path}: got outputs of shapes {shapes[0]} at batch {size}, expected the model's "
-                f"{shapes[1]}; the file was not written."
+                f"{shapes[1]}. The file was not written."
             )
         for one, other in zip(got, expected, strict=True):
             largest = max(largest, _difference(one, other, path, tolerance))
@@ -293,8 +293,8 @@ def _difference(got: Tensor, expected: Tensor, path: Path, tolerance: float | No
     limit = allowed * max(1.0, float(expected.abs().max()))
     if not difference <= limit:  # also if it is NaN
         raise ExportError(
-            f"{path}: its outputs differ from the model's by {difference:.3g}, more than {limit:.3g}; "
-            "the file was not written."
+            f"{path}: its outputs differ from the model's by {difference:.3g}, more than {limit:.3g}. "
+            "The file was not written."
         )
     return difference
 

@@ -69,7 +69,7 @@ def save_pruned(
         json.dumps(to_json(recipe), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ExportError(
-            f"{folder}: extra cannot be stored as JSON ({error}); pass plain values."
+            f"{folder}: extra cannot be stored as JSON ({error}). Pass plain values."
         ) from error
     try:
         # The recipe names its tensors by their digest. It is renamed last, so until then the folder still
@@ -83,7 +83,7 @@ def save_pruned(
         (folder / _PREVIOUS).unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # a name with a null character is a ValueError
         raise ExportError(
-            f"{printable(str(folder))}: cannot be written ({reason_of(error)}); choose another folder."
+            f"{printable(str(folder))}: cannot be written ({reason_of(error)}). Choose another folder."
         ) from error
 
 
@@ -168,7 +168,7 @@ def _require_own(folder: Path) -> None:
             metadata = file.metadata()
     if metadata is None or metadata.get("format") != FORMAT:
         raise ExportError(
-            f"{weights}: exists already and is not a pruned model (there is no {RECIPE}); choose another "
+            f"{weights}: exists already and is not a pruned model (there is no {RECIPE}). Choose another "
             "folder."
         )
 
@@ -204,26 +204,26 @@ def _digest(path: Path) -> str:
 def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
     """Read the tensors that belong to the recipe, and check them."""
     path = folder / WEIGHTS
-    advice = "restore the file or save the model again."
+    advice = "Restore the file or save the model again."
     found = [file for file in (path, folder / _PREVIOUS) if file.exists()]
     if not found:
-        raise CheckpointError(f"{path}: is missing; {advice}")
+        raise CheckpointError(f"{path}: is missing. {advice}")
     try:
         intact = next((file for file in found if _digest(file) == recipe.digest), None)
         tensors = {} if intact is None else safetensors.torch.load_file(intact)
     except Exception as error:  # the reader may raise anything for a damaged header
-        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from error
+        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}). {advice}") from error
     if intact is None or set(tensors) != set(recipe.tensors):
-        raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with; {advice}")
+        raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with. {advice}")
     for name, leaf in recipe.tensors.items():
         if tuple(tensors[name].shape) != leaf.shape:
             raise CheckpointError(
                 f"{folder}: {name} has shape {list(leaf.shape)} in {RECIPE}, but {list(tensors[name].shape)} "
-                f"in {path.name}; {advice}"
+                f"in {path.name}. {advice}"
             )
         if tensors[name].dtype != DTYPES[leaf.dtype]:
             raise CheckpointError(
-                f"{folder}: {name} is {leaf.dtype} in {RECIPE}, but {tensors[name].dtype} in {path.name}; "
+                f"{folder}: {name} is {leaf.dtype} in {RECIPE}, but {tensors[name].dtype} in {path.name}. "
                 f"{advice}"
             )
     return tensors
@@ -235,8 +235,8 @@ def _drop(model: nn.Module, recipe: Recipe, where: str) -> None:
     for each in recipe.dropped:
         if each.path not in known:
             raise CheckpointError(
-                f"{where}: the model has no module {each.path}, which the stored one leaves out; make_model "
-                "must return the dense architecture that was pruned."
+                f"{where}: the model has no module {each.path}, which the stored one leaves out. Let "
+                "make_model return the dense architecture that was pruned."
             )
     for each in recipe.dropped:
         model.set_submodule(each.path, each.make())
@@ -246,11 +246,11 @@ def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
     """Compare names, kinds and shapes of the dense architecture's tensors with the stored ones."""
     dense = dict(named_tensors(model, shared=True))
     stored = recipe.leaves
-    hint = "make_model must return the dense architecture that was pruned."
+    hint = "Let make_model return the dense architecture that was pruned."
     for name, leaf in stored.items():
         if name not in dense:
             raise CheckpointError(
-                f"{where}: the model has no {name}, which is stored with shape {list(leaf.shape)}; {hint}"
+                f"{where}: the model has no {name}, which is stored with shape {list(leaf.shape)}. {hint}"
             )
         shape = tuple(dense[name].shape)
         if len(shape) != len(leaf.shape) or any(
@@ -258,20 +258,20 @@ def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
         ):
             raise CheckpointError(
                 f"{where}: {name} is stored with shape {list(leaf.shape)}, "
-                f"but has {list(shape)} in the model; {hint}"
+                f"but has {list(shape)} in the model. {hint}"
             )
         if _kind_of(DTYPES[leaf.dtype]) != _kind_of(dense[name].dtype):
             raise CheckpointError(
-                f"{where}: {name} is stored as {leaf.dtype}, but is {dense[name].dtype} in the model; {hint}"
+                f"{where}: {name} is stored as {leaf.dtype}, but is {dense[name].dtype} in the model. {hint}"
             )
         if isinstance(dense[name], nn.Parameter) != (leaf.kind == "parameter"):
             raise CheckpointError(
-                f"{where}: {name} is stored as a {leaf.kind}, but is not one in the model; {hint}"
+                f"{where}: {name} is stored as a {leaf.kind}, but is not one in the model. {hint}"
             )
     for name, tensor in dense.items():
         if name not in stored:
             raise CheckpointError(
-                f"{where}: {name} is not stored, but has shape {list(tensor.shape)} in the model; {hint}"
+                f"{where}: {name} is not stored, but has shape {list(tensor.shape)} in the model. {hint}"
             )
 
 
@@ -305,7 +305,7 @@ def _check_numbers(
         ]
         if int(index[-1]) >= max(sizes, default=0):
             problem = f"{layer} has no channel {index[-1]}" if sizes else "the model has no such layer"
-            raise CheckpointError(f"{path}: keep.{name}: {problem}; save the model again.")
+            raise CheckpointError(f"{path}: keep.{name}: {problem}. Save the model again.")
 
 
 def _as_leaf(tensor: Tensor, leaf: Leaf, device: torch.device) -> Tensor:

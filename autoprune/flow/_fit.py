@@ -58,14 +58,14 @@ def check_fit(config: RunConfig, prunable: Prunable, space: SpaceSpec) -> None:
     for need in presets()[method].needs if method is not None else ():
         if not NEEDS[need].fits(prunable):
             raise ConfigError(
-                f'flow.method: "{method}" needs {NEEDS[need].about}, but {model} has none; '
-                "see `autoprune methods`."
+                f'flow.method: "{method}" needs {NEEDS[need].about}, but {model} has none. '
+                "See `autoprune methods`."
             )
     if not prunable.searchable and "select" in stages_of(config):
-        raise ConfigError(f"flow: {model} has no channel group to narrow; see `autoprune inspect`.")
+        raise ConfigError(f"flow: {model} has no channel group to narrow. See `autoprune inspect`.")
     if config.select.residual == "shortcut" and not shortcuts(prunable):
         raise ConfigError(
-            f'select.residual: got "shortcut", but {model} has no residual stream; set residual = "all".'
+            f'select.residual: got "shortcut", but {model} has no residual stream. Set residual = "all".'
         )
     stages = stages_of(config)
     if "mask" in stages:

@@ -73,18 +73,18 @@ def check_masks(config: RunConfig, stages: tuple[str, ...]) -> None:
     reason = next((reason for reason, holds in reasons.items() if holds), None)
     if settings.schedule == "cubic" and reason is not None:
         raise ConfigError(
-            f'mask.schedule: "cubic" lets masks grow during the finetune, but {reason}; use "one-shot".'
+            f'mask.schedule: "cubic" lets masks grow during the finetune, but {reason}. Use "one-shot".'
         )
     repeats = config.flow.passes > 1 or config.flow.narrow != "all"
     if settings.file is not None and repeats and "rebuild" in stages:
         raise ConfigError(
             "mask.file: got masks of one model, but each pass has another one, since flow.stages has "
-            '"rebuild"; use one pass, or leave mask.file out.'
+            '"rebuild". Use one pass, or leave mask.file out.'
         )
     if cuts and settings.file is None and settings.granularity != "filter":
         raise ConfigError(
             'flow.stages: without "select", "rebuild" cuts masked filters, but mask.granularity is '
-            f'"{settings.granularity}"; use "filter", or leave "rebuild" out.'
+            f'"{settings.granularity}". Use "filter", or leave "rebuild" out.'
         )
 
 
@@ -130,7 +130,7 @@ def _require_narrowed_fours(by: str, weights: Collection[str], prunable: Prunabl
             if is_read and divisor * member.index.shape[1] % 4 and not matches(group.name, space.skip):
                 raise MaskError(
                     f'mask.granularity: "2:4" needs inputs that divide by 4, but "select" may leave other '
-                    f"widths of {group.name}, which {member.parameter} reads; set search.divisor = 4 and a "
+                    f"widths of {group.name}, which {member.parameter} reads. Set search.divisor = 4 and a "
                     f"select.by that follows it, or leave the layer dense with mask.skip."
                 )
 
@@ -199,7 +199,7 @@ def kept_masks(folder: Path, fingerprint: str | None) -> Masks:
     masks = load_masks(folder / FILE)
     if masks.fingerprint != fingerprint:
         raise CheckpointError(
-            f"{folder / FILE}: holds other masks than those of the flow; restore it, or remove "
+            f"{folder / FILE}: holds other masks than those of the flow. Restore it, or remove "
             f"{folder.parent} to start over."
         )
     return masks

@@ -150,11 +150,11 @@ class FlowRecord:
         path = folder / FILE
         if not path.exists():
             return None
-        advice = f"restore it, or remove {folder} to start over."
+        advice = f"Restore it, or remove {folder} to start over."
         try:
             values = read_json(path)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from error
+            raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}). {advice}") from error
         read = read_as(_Content, values, where=str(path), error=CheckpointError, advice=advice)
         return cls(folder, **{name: getattr(read, name) for name in _Content.model_fields})
 
@@ -222,7 +222,7 @@ class FlowRecord:
     def _other(self, difference: str) -> StudyError:
         state = "done" if self.result is not None else "half done"
         return StudyError(
-            f"{self.folder / FILE}: this flow is {state} with {difference}; restore that, or remove "
+            f"{self.folder / FILE}: this flow is {state} with {difference}. Restore that, or remove "
             f"{self.folder} or set another output.folder to start over."
         )
 

@@ -107,7 +107,7 @@ def epoch_reporter(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]
             watch(
                 Stage(
                     f"warning: task.metric is {record.score} on the validation part after epoch "
-                    f"{record.epoch}; a search needs a finite score of the trained model"
+                    f"{record.epoch}, and a search needs a finite score of the trained model"
                 )
             )
 

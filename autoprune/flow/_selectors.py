@@ -222,7 +222,7 @@ def check_rules(settings: SelectSettings, criterion: str) -> None:
     for key in RULES:
         if getattr(settings, key) != getattr(defaults, key) and not spec.has_rules:
             raise ConfigError(
-                f'select.{key}: select.by = "{settings.by}" does not follow it; leave it out, or use '
+                f'select.{key}: select.by = "{settings.by}" does not follow it. Leave it out, or use '
                 f"{quoted(name for name, row in SELECTORS.items() if row.has_rules)}."
             )
     try:
@@ -247,7 +247,7 @@ def check_amounts(by: str, share: float | None, threshold: float | None, *, has_
         if name not in spec.amounts:
             rows = ", ".join(f'"{row}"' for row, each in SELECTORS.items() if name in each.amounts)
             raise ConfigError(
-                f'select.{name}: select.by = "{by}" does not read it; use {rows}, or set [budget].'
+                f'select.{name}: select.by = "{by}" does not read it. Use {rows}, or set [budget].'
             )
     if len(given) + has_budget != 1:
         got = " and ".join([*(["[budget]"] if has_budget else []), *(f"select.{name}" for name in given)])

@@ -272,7 +272,7 @@ def ordered(names: Sequence[str]) -> tuple[str, ...]:
             late.append(spec.needs[0])
         if late:
             raise ConfigError(
-                f'flow.stages: "{late[0]}" must come before "{name}"; write e.g. '
+                f'flow.stages: "{late[0]}" must come before "{name}". Write e.g. '
                 '["sparsify", "select", "rebuild", "repair", "finetune"].'
             )
     return tuple(stages)

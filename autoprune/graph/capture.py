@@ -235,8 +235,8 @@ def inputs_of_part(model: nn.Module, inputs: object, target: str) -> ExampleInpu
         if not inside and next(module.parameters(), None) is not None:
             path = next(path for path, each in model.named_modules() if each is module)
             raise TraceError(
-                f"target: {path} is called outside of {target} too, so {target} cannot be narrowed alone; "
-                "name a module around both calls."
+                f"target: {path} is called outside of {target} too, so {target} cannot be narrowed alone. "
+                "Name a module around both calls."
             )
 
     with unchanged(model), draws_kept(model), torch.no_grad():
@@ -249,7 +249,7 @@ def inputs_of_part(model: nn.Module, inputs: object, target: str) -> ExampleInpu
         with guarded(f"{type(model).__name__}: its forward pass failed on the example inputs", TraceError):
             call_on(model, inputs)
     if not found:
-        raise TraceError(f"target: the forward pass never calls {target}; name a module that it calls.")
+        raise TraceError(f"target: the forward pass never calls {target}. Name a module that it calls.")
     return found[0]
 
 
@@ -310,9 +310,9 @@ def missing_values(model: nn.Module) -> str:
     """Return advice on the first parameter or buffer that has no values, "" if all have values."""
     for name, tensor in named_tensors(model):
         if is_lazy(tensor):
-            return f"{name} is lazy, it has no shape yet; run the model on one batch first."
+            return f"{name} is lazy, it has no shape yet. Run the model on one batch first."
         if tensor.is_meta:
-            return f"{name} is on the meta device, it has no values; make it on the CPU."
+            return f"{name} is on the meta device, it has no values. Make it on the CPU."
     return ""
 
 

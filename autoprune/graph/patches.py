@@ -149,7 +149,7 @@ def require_written(
     for patch in given.values():
         module, attribute, value = _checked(model, patch)
         if not (_is_own(module, attribute) and _shrinks(getattr(module, attribute), value)):
-            raise PlanError(f"{_named(patch)}: no rebuild writes it; {_dense_value(module, attribute)}.")
+            raise PlanError(f"{_named(patch)}: no rebuild writes it. {_dense_value(module, attribute)}.")
 
 
 def _written_numbers(
@@ -204,13 +204,13 @@ def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
         module = model.get_submodule(patch.module)
     except AttributeError:
         raise PlanError(
-            f"{where}: the model has no such module; pass the architecture that was pruned."
+            f"{where}: the model has no such module. Pass the architecture that was pruned."
         ) from None
     old = getattr(module, patch.attribute, None)
     if not _is_number(old):
         raise PlanError(
-            f"{where}: {type(module).__name__} has no number of that name; "
-            "pass the architecture that was pruned."
+            f"{where}: {type(module).__name__} has no number of that name. "
+            "Pass the architecture that was pruned."
         )
     value = patch.value
     if isinstance(old, tuple | list) and isinstance(value, tuple | list):
@@ -267,7 +267,7 @@ def _conv_groups(module: nn.Module, shapes: Shapes) -> int | None:
         expected = "the same number in each group" if all_stay else "a whole number of groups"
         raise PlanError(
             f"{type(module).__name__} with {groups} groups of {channels // groups} channels: {shape[0]} "
-            f"channels are not {expected}; keep a multiple of {step}."
+            f"channels are not {expected}. Keep a multiple of {step}."
         )
     return groups if all_stay else shape[0] // step
 
@@ -286,7 +286,7 @@ def _head_dim(module: nn.Module, shapes: Shapes) -> int | None:
     if shape[1] % module.num_heads:
         raise PlanError(
             f"MultiheadAttention: an embedding of {shape[1]} does not divide by its "
-            f"{module.num_heads} heads; keep a multiple of {module.num_heads}."
+            f"{module.num_heads} heads. Keep a multiple of {module.num_heads}."
         )
     return int(shape[1] // module.num_heads)
 

@@ -54,7 +54,7 @@ class Plan(Mapping[str, NDArray[np.int64]]):
             if not complete or not np.array_equal(np.sort(order[: len(kept)]), kept):
                 raise PlanError(
                     f"{name}: got a ranking that is no order of all channels with the {len(kept)} kept ones "
-                    "first; leave it out, or make the keep index from its beginning."
+                    "first. Leave it out, or make the keep index from its beginning."
                 )
 
     def __getitem__(self, name: str) -> NDArray[np.int64]:
@@ -124,7 +124,7 @@ class Plan(Mapping[str, NDArray[np.int64]]):
             if kept is not None and len(index) and not 0 <= index[0] <= index[-1] < len(kept):
                 raise PlanError(
                     f"{name}: got keep index {index.tolist()} in a second pass, expected some of "
-                    f"0..{len(kept) - 1}: the first pass leaves {len(kept)} channels; make the second plan "
+                    f"0..{len(kept) - 1}: the first pass leaves {len(kept)} channels. Make the second plan "
                     "from the rebuilt model."
                 )
             composed[name] = index if kept is None else kept[index]
@@ -136,7 +136,7 @@ def _sorted_index(name: str, index: object) -> NDArray[np.int64]:
     given = np.asarray(index)
     if given.dtype == np.bool_:
         raise PlanError(
-            f"{name}: got a bool mask; pass np.flatnonzero(mask), the indices of the kept channels."
+            f"{name}: got a bool mask. Pass np.flatnonzero(mask), the indices of the kept channels."
         )
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
         raise PlanError(

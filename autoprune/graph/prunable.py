@@ -245,7 +245,7 @@ class Prunable:
             if isinstance(width, bool) or not isinstance(width, numbers.Integral):
                 raise PlanError(
                     f"{name}: got width {width!r}, expected an integer in {_least(name in self.block_of)}.."
-                    f"{most}; make_plan takes keep ratios, and its plan has .widths."
+                    f"{most}. Keep ratios go to make_plan, and its plan has .widths."
                 )
             row[0, place[name]] = width
         return row

@@ -145,7 +145,7 @@ def _signature(
     )
     spec = program.call_spec.in_spec
     if spec is None:
-        raise ValueError("the archive has no input structure; export the model again.")
+        raise ValueError("the archive has no input structure. Export the model again.")
 
     def arguments(tensors: Sequence[Tensor]) -> tuple[tuple[object, ...], dict[str, object]]:
         given = iter(tensors)

@@ -74,7 +74,7 @@ def heavy_blocks(model: nn.Module, example_inputs: object, most: int = 3) -> lis
     if not found:
         raise LatencyError(
             f"{type(model).__name__}: has no convolution or linear layer from which a divisor could be "
-            "measured; set search.divisor to a number."
+            "measured. Set search.divisor to a number."
         )
     heaviest = sorted(found.values(), key=lambda entry: -entry[0])[:most]
     return [

@@ -102,7 +102,7 @@ class Stairs:
         Raises:
             LatencyError: a value is missing or wrong.
         """
-        return read_as(cls, values, where="stairs", error=LatencyError, advice="measure them again.")
+        return read_as(cls, values, where="stairs", error=LatencyError, advice="Measure them again.")
 
 
 def measure_stairs(

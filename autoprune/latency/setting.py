@@ -58,11 +58,11 @@ class LatencySetting:
             raise ConfigError(unknown("latency.dtype", self.dtype, DTYPES))
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ConfigError(
-                f'latency.device: "{self.device}" is no device; use "cpu", "cuda" or a number as in "cuda:1".'
+                f'latency.device: "{self.device}" is no device. Use "cpu", "cuda" or a number as in "cuda:1".'
             )
         if self.command is not None and ONNX_PLACEHOLDER not in self.command:
             raise ConfigError(
-                f'latency.command: "{self.command}" does not contain {ONNX_PLACEHOLDER}; write it in place '
+                f'latency.command: "{self.command}" does not contain {ONNX_PLACEHOLDER}. Write it in place '
                 "of the path of the ONNX file."
             )
 

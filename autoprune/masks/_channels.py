@@ -117,8 +117,8 @@ def compile_masks(prunable: Prunable, masks: Masks) -> Compiled:
     difference = _difference(masked, small, prunable)
     if not difference <= TOLERANCE:
         raise VerificationError(
-            f"compile_masks: the outputs differ by {difference:.1e}, expected at most {TOLERANCE:.0e}; "
-            "please report this model."
+            f"compile_masks: the outputs differ by {difference:.1e}, expected at most {TOLERANCE:.0e}. "
+            "Please report this model."
         )
     return Compiled(plan, small, narrow_masks(prunable, masks, plan), difference)
 

@@ -54,7 +54,7 @@ GRANULARITIES: Mapping[str, GranularitySpec] = {
         leading=2, about="kernels, the weights between one input and one output channel"
     ),
     "filter": GranularitySpec(
-        leading=1, about="filters, the weights of one output channel; whole channels can be cut"
+        leading=1, about="filters, the weights of one output channel, so that whole channels can be cut"
     ),
     "2:4": GranularitySpec(
         two_of_four=True, about="two weights of every four inputs, as sparse tensor cores"
@@ -88,6 +88,6 @@ def require_fours(weights: Mapping[str, Tensor]) -> None:
     if odd:
         modules = ", ".join(f'"{each.split(" ")[0].rpartition(".")[0]}"' for each in odd)
         raise MaskError(
-            f'granularity "2:4": the number of inputs must divide by 4, and does not in {", ".join(odd)}; '
-            f"leave these layers dense with skip=[{modules}]."
+            f'granularity "2:4": the number of inputs must divide by 4, and does not in {", ".join(odd)}. '
+            f"Leave these layers dense with skip=[{modules}]."
         )

@@ -101,13 +101,13 @@ class GradualMasks(MaskHook):
     ) -> None:
         super().__init__(start or Masks({}))
         if rule.units.two_of_four:
-            raise MaskError('gradual masks: "2:4" has one sparsity only; make its masks in one shot.')
+            raise MaskError('gradual masks: "2:4" has one sparsity only. Make its masks in one shot.')
         rule.check(sparsity)
         rule.check(initial)
         if not 0 <= begin_share < end_share <= 1 or updates < 2 or initial > sparsity:
             raise MaskError(
                 f"gradual masks: got {updates} updates from {begin_share} to {end_share} of the training and "
-                f"a sparsity from {initial} to {sparsity}; expected 2 updates or more, rising shares in "
+                f"a sparsity from {initial} to {sparsity}. Expected 2 updates or more, rising shares in "
                 "[0, 1] and a rising sparsity."
             )
         self._rule, self._sparsity, self._initial = rule, sparsity, initial

@@ -71,7 +71,7 @@ class MaskRule:
         if not isinstance(sparsity, (int, float)) or isinstance(sparsity, bool) or not 0 <= sparsity < 1:
             raise MaskError(f"sparsity: got {sparsity!r}, expected the share of weights to drop, in [0, 1).")
         if self.units.two_of_four and sparsity != 0.5:
-            raise MaskError(f'sparsity: got {sparsity}, but "2:4" keeps half of the weights; give 0.5.')
+            raise MaskError(f'sparsity: got {sparsity}, but "2:4" keeps half of the weights. Give 0.5.')
 
     def maskable(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return {parameter: weight [out, in, *kernel]} of the convolutions and linear layers to mask.

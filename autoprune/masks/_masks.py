@@ -40,7 +40,7 @@ class Masks(Mapping[str, Tensor]):
         """Check the type of each mask."""
         for name, mask in self.keep.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-                raise MaskError(f"{name}: got a mask that is not a bool tensor; pass weights != 0.")
+                raise MaskError(f"{name}: got a mask that is not a bool tensor. Pass weights != 0.")
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the mask of a parameter."""
@@ -99,7 +99,7 @@ class Masks(Mapping[str, Tensor]):
             if parameter.shape != mask.shape:
                 raise MaskError(
                     f"{name}: the masks are of another model: got a mask {list(mask.shape)}, expected "
-                    f"{list(parameter.shape)}; make masks for this model."
+                    f"{list(parameter.shape)}. Make masks for this model."
                 )
             zero = torch.empty_like(parameter, dtype=torch.bool)  # in the parameter's memory layout
             pairs.append((parameter, zero.copy_(~mask)))

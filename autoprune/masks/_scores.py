@@ -126,7 +126,7 @@ class ScoreSpec(Row):
             MaskError: data are missing, or a score has the wrong shape or is not finite.
         """
         if self.needs != "weights" and given.data is None:
-            raise MaskError(f'score "{name}": needs {self.needs}; give data, batches (inputs, targets).')
+            raise MaskError(f'score "{name}": needs {self.needs}. Give data, batches (inputs, targets).')
         with modes_kept(given.model), torch.no_grad():
             set_training(given.model, False)
             found = dict(self.score(given))

@@ -51,10 +51,10 @@ def to_versatile(
         if name not in modules:
             raise ConfigError(f"to_versatile: the model has no layer {name}.{suggest(name, modules)}")
         if reason := form.problem(modules[name]):
-            raise ConfigError(f"to_versatile: {name} {reason}; leave it out of layers.")
+            raise ConfigError(f"to_versatile: {name} {reason}. Leave it out of layers.")
     chosen = [name for name, each in modules.items() if not form.problem(each)] if layers is None else layers
     if not chosen:
-        raise ConfigError(f"to_versatile: no layer of {type(model).__name__} can be replaced; see layers.")
+        raise ConfigError(f"to_versatile: no layer of {type(model).__name__} can be replaced. See layers.")
     copied = copy.deepcopy(model)
     for name in chosen:
         convolution = copied.get_submodule(name)
@@ -153,6 +153,6 @@ def _padding(dense: nn.Conv2d) -> tuple[int, int]:
     )
     if down % 2 or across % 2:
         raise ConfigError(
-            'padding="same" of an even kernel differs from side to side; leave the layer out of layers.'
+            'padding="same" of an even kernel differs from side to side. Leave the layer out of layers.'
         )
     return down // 2, across // 2

@@ -52,7 +52,7 @@ def add_channel_selection(model: nn.Module, example_inputs: object) -> nn.Module
     if not places:
         raise TraceError(
             f"add_channel_selection: no two layers of {type(model).__name__} read the same channels, so a "
-            "selection would change nothing; prune the model as it is."
+            "selection would change nothing. Prune the model as it is."
         )
     selecting = copy.deepcopy(model)
     for path, channels in places.items():

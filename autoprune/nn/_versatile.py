@@ -290,5 +290,5 @@ def _check(in_channels: int, out_channels: int, delta: int, step: int, parts: Pa
         below = max(each, out_channels // each * each)
         raise ConfigError(
             f"VersatileConv2d: got {out_channels} output channels, expected a multiple of {each} ({crops} "
-            f"spatial crops x {shifts} channel windows of each primary); try {below} or {below + each}."
+            f"spatial crops x {shifts} channel windows of each primary). Try {below} or {below + each}."
         )

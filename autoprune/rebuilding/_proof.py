@@ -187,18 +187,18 @@ def _check_slices(prunable: Prunable, plan: Plan, positions: KeepPositions, smal
     if dense.keys() != cut.keys():
         odd = sorted(dense.keys() ^ cut.keys())
         raise VerificationError(
-            f"{odd[0]}: is in only one of the two models; pass the model that rebuild returned for this plan."
+            f"{odd[0]}: is in only one of the two models. Pass the model that rebuild returned for this plan."
         )
     for name, tensor in cut.items():
         expected = _take(dense[name].detach(), positions.get(names[name], {}))
         if tensor.shape != expected.shape:
             raise VerificationError(
                 f"{name}: got shape {list(tensor.shape)}, expected {list(expected.shape)}, which the plan "
-                f"keeps of {list(dense[name].shape)}; pass the plan that the model was rebuilt with."
+                f"keeps of {list(dense[name].shape)}. Pass the plan that the model was rebuilt with."
             )
         if not torch.equal(tensor.detach(), expected):
             raise VerificationError(
-                f"{name}: its values are not the slice that the plan names; verify the model before training."
+                f"{name}: its values are not the slice that the plan names. Verify the model before training."
             )
 
 

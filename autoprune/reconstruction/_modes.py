@@ -38,7 +38,7 @@ def _sequential(
 ) -> Repaired:
     if isinstance(source, Moments):
         raise PlanError(
-            'repair: mode "sequential" needs images, got moments; pass a loader, or use mode "closed".'
+            'repair: mode "sequential" needs images, got moments. Pass a loader, or use mode "closed".'
         )
     return repair_sequential(prunable, plan, small, source, ridge=ridge)
 

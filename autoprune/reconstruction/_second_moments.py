@@ -160,13 +160,13 @@ def measure_model(
             if on_images is not None:
                 on_images(seen)
     if not seen:
-        raise DataError("moments: the data gave no images; give a loader that is not empty.")
+        raise DataError("moments: the data gave no images. Give a loader that is not empty.")
     layers = sums.layers()
     for name, layer in layers.items():
         # If the diagonal is finite, all other products are.
         if not bool(layer.second.diagonal(dim1=1, dim2=2).isfinite().all()):
             raise DataError(
-                f"moments: the inputs of {name} are not finite; check the images and the weights."
+                f"moments: the inputs of {name} are not finite. Check the images and the weights."
             )
         if layer.span > 1:
             _log.info("moments: %s: pooled over the %d positions of a patch to save memory", name, layer.span)
@@ -268,7 +268,7 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
     Example:
         measured = autoprune.load_moments("moments.safetensors")
     """
-    advice = "delete the file to measure the moments again."
+    advice = "Delete the file to measure the moments again."
     try:
         require_regular(path)
         with safetensors.safe_open(path, "pt") as file:
@@ -281,7 +281,7 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
             )
             layers = {name: _read_layer(file, name, notes) for name in notes.rows}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"moments {path}: cannot be read ({reason_of(error)}); {advice}") from error
+        raise CheckpointError(f"moments {path}: cannot be read ({reason_of(error)}). {advice}") from error
     return Moments(layers, notes.left_out, notes.images)
 
 

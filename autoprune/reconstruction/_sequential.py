@@ -123,7 +123,7 @@ def together(data: Iterable[Any], images: int) -> Any:
     """
     batches = list(first_images(data, images))
     if not batches:
-        raise DataError("repair: the data gave no images; give a loader that is not empty.")
+        raise DataError("repair: the data gave no images. Give a loader that is not empty.")
     with guarded("repair: batches cannot be joined", DataError, memory_passes=True):
         return pytree.tree_map(lambda *parts: torch.cat(parts), *batches)
 

@@ -28,7 +28,7 @@ def headline(summary: StudySummary) -> str:
         failed = sum(len(failure.trials) for failure in summary.failures())
         if not summary.records:
             return "The search has no trials yet."
-        return f"No trial has completed yet; {failed} of {len(summary.records)} failed."
+        return f"No trial has completed yet, and {failed} of {len(summary.records)} failed."
     if summary.front:
         points = f"{len(summary.front)} trial{'s' if len(summary.front) > 1 else ''}"
         against = ", ".join(COSTS[cost].label for cost in summary.objectives[1:])

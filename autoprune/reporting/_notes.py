@@ -76,7 +76,7 @@ def _about_latency(summary: StudySummary) -> str:
     if not measured:
         return "Latencies are predicted from the table of the device."
     which = f"trial{'s' if len(measured) > 1 else ''} {', '.join(measured)}"
-    known = f"Latencies are predicted; for {which} they were measured side by side with the dense model."
+    known = f"Latencies are predicted. For {which} they were measured side by side with the dense model."
     if summary.best is None or summary.best.measured is None:
         return known
     found = summary.best.measured
@@ -100,17 +100,17 @@ def meaning(summary: StudySummary) -> str:
     if summary.is_export_as_scored:
         shared = ", on weights of the supernet" if summary.by_supernet else ""
         return (
-            f'Scores are those after the rung "{last}"{shared}; an export writes the best trial as scored, '
+            f'Scores are those after the rung "{last}"{shared}. An export writes the best trial as scored, '
             "a finetune trains it further."
         )
     if not summary.by_supernet and not repaired:
         return (
-            f'Scores are those after the search\'s short rung "{last}"; a finetune trains the best trial '
+            f'Scores are those after the search\'s short rung "{last}". A finetune trains the best trial '
             "fully."
         )
     start = f"{'repaired ' if repaired else ''}weights{' of the supernet' if summary.by_supernet else ''}"
     return (
-        f'Scores are those after the rung "{last}", which no trial keeps; a finetune trains the best trial '
+        f'Scores are those after the rung "{last}", which no trial keeps. A finetune trains the best trial '
         f"fully, from {'' if repaired else 'the '}{start}."
     )
 

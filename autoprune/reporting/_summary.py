@@ -165,7 +165,7 @@ class _Config(Strict):
     score: _Score
 
 
-_ADVICE = "restore the storage from a copy."
+_ADVICE = "Restore the storage from a copy."
 
 
 def summarise(study: SearchStudy, *, with_importances: bool = False) -> StudySummary:

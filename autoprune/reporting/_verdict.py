@@ -106,7 +106,7 @@ def _interval(first: Samples | None, second: Samples | None, *, study: str) -> I
         return paired_interval(first.values(), second.values())
     except ValueError as error:
         raise StudyError(
-            f"{study}: the samples of a race are damaged: {error}; restore the storage."
+            f"{study}: the samples of a race are damaged: {error}. Restore the storage."
         ) from error
 
 

@@ -136,7 +136,7 @@ def bench(
         found.rows[1].ratio.ratio  # below 1 if the second model is faster
     """
     if not models:
-        raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")
+        raise ConfigError("bench: no model is given. Name .onnx or .pt2 files, or saved folders.")
     _check_numbers(batch, tolerance, limit_seconds)
     given, paths = _read_shapes(shapes), [Path(model) for model in models]
     with _in_options():
@@ -193,12 +193,12 @@ def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:
         images = next(tensors_in(example_of(small)), None) if knows else torch.zeros(1, *shape)
         if images is None:
             raise ConfigError(
-                f"{path}: its recipe has no example inputs; export the model and time the file."
+                f"{path}: its recipe has no example inputs. Export the model and time the file."
             )
         return open_model(part, images, setting, str(path))
     if path.suffix not in FILES:
         raise ConfigError(
-            f"{path}: cannot be timed; expected a file ending in {' or '.join(FILES)}, or a folder that "
+            f"{path}: cannot be timed. Expected a file ending in {' or '.join(FILES)}, or a folder that "
             "`autoprune finetune` saved."
         )
     try:
@@ -239,7 +239,7 @@ def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         if math.prod(sizes) > _MOST_VALUES:
             raise ConfigError(f"--shape {shown}: {math.prod(sizes):,} values are more than memory holds.")
         if name in shapes:
-            raise ConfigError(f"--shape {shown}: sizes of that input are given twice; leave one out.")
+            raise ConfigError(f"--shape {shown}: sizes of that input are given twice. Leave one out.")
         shapes[name] = sizes
     return shapes
 
@@ -251,7 +251,7 @@ def _check_names(opened: Iterable[OpenedFile], given: Shapes) -> None:
     for name, sizes in given.items():
         if not name and all(len(model.inputs) > 1 for model in models):
             raise ConfigError(
-                f"--shape {_x(sizes)}: every model has several inputs; name one of {', '.join(names)}, as in "
+                f"--shape {_x(sizes)}: every model has several inputs. Name one of {', '.join(names)}, as in "
                 f'--shape "{names[0]}={_x(sizes)}".'
             )
         if name and name not in names:
@@ -286,7 +286,7 @@ def _sizes(
     if first and first[0] != batch:
         raise ConfigError(
             f"{path}: its batch is {first[0]}, expected {batch}: all models run at the batch of --batch, of "
-            "--shape or of the first file that fixes one; export it again, or leave it out."
+            "--shape or of the first file that fixes one. Export it again, or leave it out."
         )
     return found
 
@@ -299,7 +299,7 @@ def _size(path: Path, taken: FileInput, asked: tuple[int, ...] | None, batch: in
         known = tuple(size for size in sizes if size is not None)
         if len(known) < len(sizes):
             raise ConfigError(
-                f'{path}: input {taken.name} is {shown}; give its sizes with --shape "{taken.name}=...".'
+                f'{path}: input {taken.name} is {shown}. Give its sizes with --shape "{taken.name}=...".'
             )
         return known
     fits = len(asked) == len(taken.shape) and all(

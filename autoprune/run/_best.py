@@ -106,11 +106,11 @@ def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: St
         share = f"{cost / summary.dense_costs[limit.key.cost]:.1%}, " if limit.whole else ""
         if _is_filled(summary, limit.key.cost, cost) and cost > limit.most:
             objectives = f'search.objectives = ["score", "{limit.key.name}"]'
-            filled = f" Every trial fills its budget; a search with {objectives} gives a front to pick from."
+            filled = f" Every trial fills its budget. A search with {objectives} gives a front to pick from."
         amount = limit.key.unit.write(cost * limit.key.per_cost)
         smallest_costs.append(f"{amount} ({share}trial {smallest.number})")
     requested = " and ".join(f"{limit.key.option} {limit.text}" for limit in limits)
-    return f"no complete trial is within {requested}; the smallest: {', '.join(smallest_costs)}.{filled}"
+    return f"no complete trial is within {requested}. The smallest: {', '.join(smallest_costs)}.{filled}"
 
 
 def _is_filled(summary: StudySummary, cost: str, least: float) -> bool:

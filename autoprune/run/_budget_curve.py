@@ -153,7 +153,7 @@ def _point(run: Run, library: ErrorLibrary, limit: Limit) -> BudgetPoint:
     measures = measures_of(run.prunable, None if run.table is None else LatencyPredictor(run.table))
     known = run.dense_cost.known()
     if name not in known:
-        raise ConfigError(f"--budget: {run.spec.search.study} has no latency table; limit another cost.")
+        raise ConfigError(f"--budget: {run.spec.search.study} has no latency table. Limit another cost.")
     words = RequestedLimit(key, limit.text, float(known[name]) * key.per_cost)
     amount = int(limit.most) if COSTS[name].unit.is_whole else limit.most
     wanted = Budget(requested={name: words}, **{name: amount})

@@ -54,7 +54,7 @@ def changes_since(study: SearchStudy, spec: RunSpec) -> list[str]:
         more = f" ({len(fixed) - 1} more like this)" if len(fixed) > 1 else ""
         raise StudyError(
             f"{study.name}: the study has {key} = {shown_value(before.get(key))}, now {shown_value(now[key])}"
-            f"{more}: a resume cannot change it; choose another search.study, or replace the study with "
+            f"{more}: a resume cannot change it. Choose another search.study, or replace the study with "
             'if_exists = "overwrite".'
         )
     changed = [key for key in differing if key not in fixed]
@@ -84,7 +84,7 @@ def require_replaceable(study: SearchStudy) -> None:
     if held:
         names = ", ".join(sorted({f"process {lease.pid} on {lease.host}" for lease in held}))
         raise StudyError(
-            f"{study.name}: {names} may still work on this study, so it is not replaced; end it, or choose "
+            f"{study.name}: {names} may still work on this study, so it is not replaced. End it, or choose "
             "another search.study. If its host is gone, resume the study with --take-over first."
         )
 

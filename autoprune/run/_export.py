@@ -122,7 +122,7 @@ def export_saved(
     if not is_folder:
         find_exporter(format_name, "--format")
     if opset is not None and is_folder:
-        raise ExportError(f'opset: got {opset}, but a "{format_name}" has none; use the format "onnx".')
+        raise ExportError(f'opset: got {opset}, but a "{format_name}" has none. Use the format "onnx".')
     session = session or Session()
     consent = consent_of(trust, session.config if config is None else config)
     if dense:
@@ -217,7 +217,7 @@ def _export_dense(
     is_folder = format_name in (FOLDER, ARTEFACT)
     if is_folder or Path(study).is_dir():
         what = f"--format {format_name}" if is_folder else f"{study} is a folder"
-        raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
+        raise ExportError(f"--dense: {what}. Name a study, and one of {', '.join(EXPORTERS)}.")
     opened = open_study(find_storage(study, storage), study)
     spec = with_objects(stored_spec(opened), consent.own)
     path = Path(output or spec.folder / f"dense{find_exporter(format_name).suffix}")
@@ -289,10 +289,10 @@ def _export_advice(study: SearchStudy, folder: Path) -> str:
     """Return the end of a message that names a command: the export of a finetuned trial, or the finetune."""
     saved = saved_trials(study)
     if not saved:
-        return f"nothing to export yet; run `{study_command('finetune', study.name, study.url)}` first."
+        return f"nothing to export yet. Run `{study_command('finetune', study.name, study.url)}` first."
     names = ", ".join(each.name for each in saved)
     command = shlex.join(["autoprune", "export", str(saved[-1])])
-    return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."
+    return f"nothing in {folder / BEST} yet. Finetuned so far: {names}. Export one with `{command}`."
 
 
 def _export_folder(

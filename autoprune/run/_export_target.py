@@ -126,4 +126,4 @@ def _refuse(given: dict[str, Any], reason: str) -> None:
     """Refuse an argument that the target does not read."""
     unread = next((name for name, value in given.items() if value is not None and value is not False), None)
     if unread is not None:
-        raise ConfigError(f"export: {unread}: {reason}; leave it out.")
+        raise ConfigError(f"export: {unread}: {reason}. Leave it out.")

@@ -146,7 +146,7 @@ def _finetune(
             announce(group, stored.running)
             run = dataclasses.replace(resolve_stored(study, stored.running, given, tracked), group=group)
             return _train_and_save(run, stored, record, as_raced, folder, identity)
-        watch(Stage(f"trial {record.number} is finetuned already; the test part is not read again"))
+        watch(Stage(f"trial {record.number} is finetuned already, so the test part is not read again"))
         if not (known.folder / CARD).exists():  # an earlier version made it, or this command was stopped here
             _complete_known(known, stored, given, watch)
         return known
@@ -241,7 +241,7 @@ def _complete_trial(study: SearchStudy, number: int) -> TrialRecord:
     if not records[number].is_whole:
         state = "was pruned" if records[number].pruned else f"is {records[number].state}"
         raise StudyError(
-            f"--trial {number}: it {state}; choose a complete one from `autoprune report {study.name}`."
+            f"--trial {number}: it {state}. Choose a complete one from `autoprune report {study.name}`."
         )
     return records[number]
 

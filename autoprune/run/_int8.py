@@ -225,8 +225,8 @@ def export_int8(
             require_unprotected(each, "--output", found.kept)
         if (part := read_recipe(folder).target) != "":
             raise ConfigError(
-                f"--int8: {folder} was pruned in its part {part}, and only a whole model can be calibrated; "
-                "quantise model.onnx with onnxruntime.quantization."
+                f"--int8: {folder} was pruned in its part {part}, and only a whole model can be calibrated. "
+                "Quantise model.onnx with onnxruntime.quantization."
             )
         watcher(Stage(f"export to {ONNX}"))
         if opset is None and (folder / ONNX).is_file():
@@ -301,14 +301,14 @@ def _recorded_spec(folder: Path) -> RunSpec:
     """Return the settings of the flow in a folder."""
     record = FlowRecord.open(folder)
     if record is None:
-        raise ConfigError(f"--int8: {folder} holds no record of the flow; restore it, or run the flow again.")
+        raise ConfigError(f"--int8: {folder} holds no record of the flow. Restore it, or run the flow again.")
     return RunSpec.of(parse_settings(record.config, where=str(folder)))
 
 
 def _given_spec(folder: Path, consent: Consent) -> RunSpec:
     if consent.own is None:
         raise ConfigError(
-            f"--int8: {folder} names no data to calibrate with; add --config CONFIG.toml, which names them "
+            f"--int8: {folder} names no data to calibrate with. Add --config CONFIG.toml, which names them "
             "in [data], or name the study."
         )
     return consent.own
@@ -331,8 +331,8 @@ def _calibration(dense: Dense, images: int, seed: int) -> list[NDArray[Any]]:
     """Return batches of training images without augmentation."""
     if not dense.data.input_shape:
         raise ConfigError(
-            f"--int8: {dense.data.name} yields no batches of equal images, which the calibration needs; "
-            "quantise model.onnx with onnxruntime.quantization."
+            f"--int8: {dense.data.name} yields no batches of equal images, which the calibration needs. "
+            "Quantise model.onnx with onnxruntime.quantization."
         )
     loader = dense.data.unchanged_train
     batch = max(1, loader.samples // max(1, len(loader)))

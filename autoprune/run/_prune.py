@@ -112,7 +112,7 @@ def prune(
     """
     require_alone("prune")
     if config is None:
-        raise ConfigError('prune: no config given; pass at least {"budget": {"flops": "50%"}}.')
+        raise ConfigError('prune: no config given. Pass at least {"budget": {"flops": "50%"}}.')
     checked_action(if_exists)
     spec = RunSpec.of(config)
     with watching(watch) as show:
@@ -130,7 +130,7 @@ def _prune(given: Dense | None, spec: RunSpec, watch: Watcher, if_exists: IfExis
     require_unlocked(folder / _LOCK, "flow")
     record = FlowRecord.open(folder)
     if record is not None and if_exists == "error":
-        raise StudyError(f"{folder}: holds a flow already; resume it, or set another output.folder.")
+        raise StudyError(f"{folder}: holds a flow already. Resume it, or set another output.folder.")
     if record is not None and if_exists == "resume":
         record.require(spec)
         run = _reopened(record, spec, given, watch)
@@ -176,12 +176,12 @@ def check_flow(spec: RunSpec) -> None:
     if spec.flow.narrow != "all" and spec.flow.passes != 1:
         raise ConfigError(
             f'flow.passes: got {spec.flow.passes}, but flow.narrow = "{spec.flow.narrow}" has one pass for '
-            'each part that is narrowed; leave passes out, or set narrow = "all".'
+            'each part that is narrowed. Leave passes out, or set narrow = "all".'
         )
     check_budget(spec.budget, required=False)
     if spec.tolerance is not None:
         raise ConfigError(
-            "budget.tolerance: only `autoprune search` moves the budget; give the flow a limit, such as "
+            "budget.tolerance: only `autoprune search` moves the budget. Give the flow a limit, such as "
             'flops = "50%".'
         )
     if "select" in stages:
@@ -261,7 +261,7 @@ def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     passes = "" if spec.flow.passes == 1 else f", {spec.flow.passes} passes"
     watch(
         Stage(
-            f"{method}{' -> '.join(spec.flow.stages)}{passes}; traced {len(problem.prunable.searchable)} "
+            f"{method}{' -> '.join(spec.flow.stages)}{passes}, traced {len(problem.prunable.searchable)} "
             f"channel groups, dense MACs {cost.macs:,}, params {cost.params:,}"
         )
     )
@@ -276,7 +276,7 @@ def _finish(run: Run, record: FlowRecord, settings: Mapping[str, Mapping[str, An
         settings: those of this call. They may differ from the recorded ones in stages that have not begun.
     """
     if record.result is not None:
-        run.watch(Stage("this flow is done already; the test part is not read again"))
+        run.watch(Stage("this flow is done already, so the test part is not read again"))
         small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
         if not (record.folder / CARD).exists():  # this command was stopped after it stored the result
             _complete_known(run, record.folder, copy.deepcopy(small).cpu())
@@ -284,7 +284,7 @@ def _finish(run: Run, record: FlowRecord, settings: Mapping[str, Mapping[str, An
     with locked(record.folder / _LOCK, "flow"):
         if FlowRecord.open(record.folder) not in (None, record):
             raise StudyError(
-                f"{record.folder}: another process has worked on this flow since this command began; run the "
+                f"{record.folder}: another process has worked on this flow since this command began. Run the "
                 "same command again."
             )
         record.config = settings
@@ -303,8 +303,8 @@ def _run_to_end(run: Run, record: FlowRecord) -> FlowResult:
             val_score = evaluate(copy.deepcopy(state.model), run.dense.data.val, run.dense.task, run.setting)
     if not math.isfinite(val_score):
         raise TrialError(
-            f"flow: task.metric is {val_score} on the validation part at the end, expected a finite number; "
-            "fix the metric and run the same command again: the trained weights are kept."
+            f"flow: task.metric is {val_score} on the validation part at the end, expected a finite number. "
+            "Fix the metric and run the same command again: the trained weights are kept."
         )
     result = FlowScores(
         val_score=val_score,

@@ -116,7 +116,7 @@ def search(
             raise ConfigError("search: got a config and from_study, expected one of them.")
         if not overrides:
             raise ConfigError(
-                "search: without changes, a search from a study repeats it; add one such as "
+                "search: without changes, a search from a study repeats it. Add one such as "
                 "--set budget.flops=30%, or search.seed for a repetition."
             )
         name, storage, session = of_study(from_study, from_storage, Session(model, data))
@@ -124,9 +124,9 @@ def search(
         with watching(watch) as show, earlier as stored:
             return _search(session, stored.spec, show, stored, if_exists)
     if overrides:
-        raise ConfigError("search: got overrides without from_study; change the config itself.")
+        raise ConfigError("search: got overrides without from_study. Change the config itself.")
     if config is None:
-        raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
+        raise ConfigError('search: no config given. Pass at least {"budget": {"flops": "50%"}}.')
     spec = RunSpec.of(config).with_task(train_step=train_step, evaluate=evaluate, prepare=prepare)
     with watching(watch) as show:
         return _search(Session(model, data), spec, show, None, if_exists)
@@ -149,7 +149,7 @@ def _search(
             return _resume_same(found, spec, session, watch)
         if stored is not None and _is_same(found, stored.study):
             raise StudyError(
-                f"{found.name}: the new search would replace the study that it begins from; choose another "
+                f"{found.name}: the new search would replace the study that it begins from. Choose another "
                 "name with --set search.study=NAME."
             )
         require_replaceable(found)

@@ -58,12 +58,12 @@ SAMPLERS: dict[str, SamplerSpec] = {
         make_tpe,
         several_objectives=True,
         learns_from_pruned=True,
-        about="a tree of Parzen estimators; fast, so it suits thousands of trials",
+        about="a tree of Parzen estimators: fast, so it suits thousands of trials",
     ),
     "gp": SamplerSpec(
         make_gp,
         several_objectives=True,
-        about="a Gaussian process; best in few trials, seconds a proposal after 300",
+        about="a Gaussian process: best in few trials, seconds a proposal after 300",
     ),
     "cmaes": SamplerSpec(make_cmaes, about="CMA-ES, an evolution strategy that adapts its covariance"),
     "nsga2": SamplerSpec(
@@ -75,7 +75,7 @@ SAMPLERS: dict[str, SamplerSpec] = {
         make_evolution,
         check=check_rates,
         reads=("search.evolution",),
-        about="regularised evolution, bred as [search.evolution] says; suits thousands of trials",
+        about="regularised evolution, bred as [search.evolution] says: suits thousands of trials",
     ),
     "ddpg": SamplerSpec(
         make_ddpg, about="the actor-critic of AMC, which chooses one keep ratio after the other"
@@ -86,13 +86,13 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "importance": SamplerSpec(
         make_importance,
         needs=("importance",),
-        about="draws at random; cuts groups whose lesser channels hold little importance more often",
+        about="draws at random, but cuts groups whose lesser channels hold little importance more often",
     ),
     "kl": SamplerSpec(
         make_kl,
         needs=("kl",),
         reads=("search.sensitivity_batches",),
-        about="draws at random; cuts groups that change the outputs little more often",
+        about="draws at random, but cuts groups that change the outputs little more often",
     ),
 }
 
@@ -144,7 +144,7 @@ def check_sampler(name: str, objectives: int, rates: EvolutionRates, trials: int
     if objectives > 1 and not spec.several_objectives:
         known = quoted(row for row, each in SAMPLERS.items() if each.several_objectives)
         raise ConfigError(
-            f'search.sampler: "{name}" takes one objective, and search.objectives names {objectives}; choose '
+            f'search.sampler: "{name}" takes one objective, and search.objectives names {objectives}. Choose '
             f"one of {known}."
         )
     if spec.check is not None:

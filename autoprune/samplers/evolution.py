@@ -70,7 +70,7 @@ def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> Evoluti
     if rates.population is not None and population >= trials:
         raise ConfigError(
             f"search.evolution.population: got {population} in a search of {trials} trials, expected "
-            "fewer than the trials; a fifth of them is usual."
+            "fewer than the trials. A fifth of them is usual."
         )
     tournament = rates.tournament or max(2, round(population / 4))
     if tournament > population:

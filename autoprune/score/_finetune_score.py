@@ -47,7 +47,7 @@ class Rung:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
-            raise ConfigError(f'score.rungs: "{self.name}" has both steps and epochs; give one of the two.')
+            raise ConfigError(f'score.rungs: "{self.name}" has both steps and epochs. Give one of the two.')
         length = self.steps if self.epochs is None else self.epochs
         if (length is not None and length < 1) or self.learning_rate <= 0:
             raise ConfigError(
@@ -138,11 +138,11 @@ class FinetuneScore:
         rankings: Mapping[str, Importance] | None = None,
     ) -> None:
         if not rungs:
-            raise ConfigError('score.rungs: empty; give at least one, e.g. ["calibrate", "100 steps"].')
+            raise ConfigError('score.rungs: empty. Give at least one, e.g. ["calibrate", "100 steps"].')
         for rung in rungs:
             if rung_spec(rung.name).repairs and moments is None:
                 where = f'score.rungs: "{rung.name}"'
-                raise ConfigError(f"{where} needs the moments of the dense model; pass moments=.")
+                raise ConfigError(f"{where} needs the moments of the dense model. Pass moments=.")
         self._prunable = prunable
         self._importance = importance
         self._data = data

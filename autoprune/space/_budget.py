@@ -110,8 +110,8 @@ class Budget:
         if name in self.requested:
             return self.requested[name].out_of_reach(limit, smallest)
         return (
-            f"budget.{name}: got {_shown(limit)}, but {_shown(smallest)} is the smallest reachable here; "
-            "raise the budget"
+            f"budget.{name}: got {_shown(limit)}, but {_shown(smallest)} is the smallest reachable here. "
+            "Raise the budget"
         )
 
     def usage(self, cost: Cost) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ class ChoiceSpace(SearchSpace):
         rows = [_choice_row(f"{each.name}{CRITERION}", len(criteria)) for each in base.keep_ratios.variables]
         for row in rows:
             if any(variable.name == row.name for variable in base.variables):
-                raise ConfigError(f'space: "{row.name}" is the name of a searched criterion; rename the tie.')
+                raise ConfigError(f'space: "{row.name}" is the name of a searched criterion. Rename the tie.')
         ladder = base.ladder
         joined = Ladder([*ladder.rows, *rows], ladder.full, ladder.cost, base.budget)
         super().__init__(base.channel_groups, joined, base.budget, base.relaxed, base.blocks)

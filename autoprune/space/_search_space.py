@@ -346,7 +346,7 @@ def _require_matches(groups: Sequence[ChannelGroup], spec: SpaceSpec) -> None:
             raise ConfigError(f"space.tie: {tie.name} names two ties: give each a name of its own.")
         if tie.name in names and not matches(tie.name, tie.groups):
             raise ConfigError(
-                f"space.tie: {tie.name} is a group outside that tie; give the tie another name."
+                f"space.tie: {tie.name} is a group outside that tie. Give the tie another name."
             )
     for key, patterns in (
         ("skip", spec.skip),

@@ -53,7 +53,7 @@ class ShareSpace(SearchSpace):
 
     def __init__(self, base: SearchSpace, costs: Sequence[str]) -> None:
         if any(variable.name == SHARE for variable in base.variables):
-            raise ConfigError(f'space: "{SHARE}" is the name of the searched share; rename the tie or layer.')
+            raise ConfigError(f'space: "{SHARE}" is the name of the searched share. Rename the tie or layer.')
         self._base = base
         self._costs = tuple(costs)
         self._scaled = base.budget.only(costs)
@@ -64,7 +64,7 @@ class ShareSpace(SearchSpace):
         rows = [_share_row(smallest, largest), *ladder.rows]
         if len(rows[0].ratios) == 1:
             raise BudgetError(
-                "search.objectives: the smallest plan alone meets the budget, so there is no front; raise or "
+                "search.objectives: the smallest plan alone meets the budget, so there is no front. Raise or "
                 "leave out the limits of [budget], or search for the score alone."
             )
         budget = base.budget

@@ -52,7 +52,7 @@ def threshold_plan(
     section 3.
     """
     if (share is None) == (threshold is None):
-        raise PlanError(f"threshold_plan: got share={share} and threshold={threshold}; give one of the two.")
+        raise PlanError(f"threshold_plan: got share={share} and threshold={threshold}. Give one of the two.")
     if threshold is not None and math.isnan(threshold):
         raise PlanError("threshold: got nan, expected a scale.")
     ranked = _ranked(prunable, importance)
@@ -72,7 +72,7 @@ def threshold_plan(
         if len(kept) == 0:
             raise PlanError(
                 f"{name}: the threshold {scales[cut].max():.3g} would cut all {len(values)} channels (the "
-                f"largest scale is {values.max():.3g}); give a floor, such as floor=1, or cut less."
+                f"largest scale is {values.max():.3g}). Give a floor, such as floor=1, or cut less."
             )
         if len(kept) < len(values):
             keep[name] = kept
@@ -136,7 +136,7 @@ def _ranked(prunable: Prunable, importance: Mapping[str, NDArray[np.float64]] | 
     if not found:
         raise PlanError(
             f"threshold_plan: no searchable group of {type(prunable.model).__name__} has "
-            f"{'a BatchNorm' if importance is None else 'an importance'}; give the importance of its groups, "
+            f"{'a BatchNorm' if importance is None else 'an importance'}. Give the importance of its groups, "
             'such as autoprune.criteria.importance(prunable, "lamp").'
         )
     for name, values in found.items():
@@ -171,6 +171,6 @@ def _smallest(scales: NDArray[np.float64], free: NDArray[np.bool_], share: float
     if count > len(order):
         raise PlanError(
             f"share: got {share:g}, but the floor leaves {len(order)} of {len(scales)} channels to cut "
-            f"({len(order) / len(scales):.1%}); lower the floor or the share."
+            f"({len(order) / len(scales):.1%}). Lower the floor or the share."
         )
     return np.array(order[:count], dtype=np.int64)

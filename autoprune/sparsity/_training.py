@@ -287,17 +287,17 @@ def check_penalty(
     spec.check_options(name, options or {})
     model = type(prunable.model).__name__
     if not prunable.searchable:
-        raise ConfigError(f"sparsify: {model} has no channel group to narrow; see prunable.groups.")
+        raise ConfigError(f"sparsify: {model} has no channel group to narrow. See prunable.groups.")
     if spec.needs == "scales" and not scale_places(prunable.model, prunable):
         has_norm = any(isinstance(module, _BatchNorm) for module in prunable.model.modules())
         lack = "none of its BatchNorms scales a searchable group" if has_norm else "it has no BatchNorm"
         raise ConfigError(
-            f'sparsify.penalty: "{name}" acts on BatchNorm scales, but {model} does not fit: {lack}; use '
+            f'sparsify.penalty: "{name}" acts on BatchNorm scales, but {model} does not fit: {lack}. Use '
             '"group-lasso".'
         )
     if spec.needs == "plan" and not has_plan:
         raise ConfigError(
-            f'sparsify.penalty: "{name}" acts on the channels that a plan cuts; give plan, such as '
+            f'sparsify.penalty: "{name}" acts on the channels that a plan cuts. Give plan, such as '
             'make_plan(prunable, 0.5), or in a flow put "select" before "sparsify".'
         )
     return spec

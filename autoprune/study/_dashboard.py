@@ -150,7 +150,7 @@ def _copy(file: Path, folder: Path, name: str) -> None:
     try:
         # In a received folder this may be a link to elsewhere.
         if folder.is_symlink():
-            raise StudyError(f"{folder}: it is a link; put a folder in its place to keep artifacts there.")
+            raise StudyError(f"{folder}: it is a link. Put a folder in its place to keep artifacts there.")
         folder.mkdir(parents=True, exist_ok=True)
         store, kept = FileSystemArtifactStore(folder), folder / name
         if kept.is_file() and not kept.is_symlink():

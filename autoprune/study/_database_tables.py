@@ -72,7 +72,7 @@ class Contents:
                 "copy with `optuna storage upgrade`."
             )
         if self.is_new and not create:
-            raise StudyError(f"{shown}: it holds no study; check search.storage.")
+            raise StudyError(f"{shown}: it holds no study. Check search.storage.")
 
     def _foreign(self) -> str | None:
         """Return the first table that another program must have made, or None if there is none."""

@@ -58,6 +58,6 @@ class Presence:
 
     def _lost(self, event: str) -> StudyError:
         return StudyError(
-            f"{self._shown}: {event} while it was in use, so nothing more can be stored; put the former file "
+            f"{self._shown}: {event} while it was in use, so nothing more can be stored. Put the former file "
             "back, then resume the search, or begin another."
         )

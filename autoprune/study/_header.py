@@ -25,7 +25,7 @@ HEADER = "autoprune"
 FORMAT: Literal[1] = 1
 _Cost = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-_ADVICE = "restore the storage from a copy, or begin another search."
+_ADVICE = "Restore the storage from a copy, or begin another search."
 
 
 class Header(Strict):
@@ -104,13 +104,13 @@ def _require_known(study: optuna.Study, version: Any) -> None:
     if isinstance(version, int) and version > FACTS_VERSION:
         raise StudyError(
             f"{study.study_name}: a later version of autoprune made this study (its facts are of version "
-            f"{version}, this one reads up to {FACTS_VERSION}); update autoprune, or begin another search."
+            f"{version}, this one reads up to {FACTS_VERSION}). Update autoprune, or begin another search."
         )
 
 
 def damaged(study: str, problem: str) -> StudyError:
     """Return the error for a study whose header cannot be used."""
-    return StudyError(f"{study}: its header is damaged: {problem}; {_ADVICE}")
+    return StudyError(f"{study}: its header is damaged: {problem}. {_ADVICE}")
 
 
 def _where(study: optuna.Study) -> str:

@@ -78,7 +78,7 @@ class Journal(JournalFileBackend):
                 if damaged or (operation is None and not _is_torn(line)):
                     raise StudyError(
                         f"{self._shown}: not a journal of Optuna's, or a damaged one: line {number + 1} is "
-                        "no operation; restore the file from a copy, or name another storage."
+                        "no operation. Restore the file from a copy, or name another storage."
                     )
                 damaged = operation is None
                 if operation is not None:

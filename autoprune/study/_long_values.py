@@ -76,11 +76,11 @@ def read_value(attributes: Mapping[str, Any], key: str, *, where: str, advice: s
     parts = [attributes.get(each) for each in keys]
     missing = next((each for each, part in zip(keys, parts, strict=True) if not isinstance(part, str)), None)
     if missing is not None:
-        raise StudyError(f"{where}: its part {abridged(missing)} is missing; {advice}")
+        raise StudyError(f"{where}: its part {abridged(missing)} is missing. {advice}")
     try:
         return json.loads("".join(map(str, parts)))
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{where}: its parts are no JSON ({reason_of(error)}); {advice}") from error
+        raise StudyError(f"{where}: its parts are no JSON ({reason_of(error)}). {advice}") from error
 
 
 def read_note(attributes: Mapping[str, Any], key: str, study: str) -> Any:
@@ -90,4 +90,4 @@ def read_note(attributes: Mapping[str, Any], key: str, study: str) -> Any:
         StudyError: a part is missing, or the parts are damaged.
     """
     where = f"{study}: {key} is damaged"
-    return read_value(attributes, key, where=where, advice="restore the storage from a copy.")
+    return read_value(attributes, key, where=where, advice="Restore the storage from a copy.")

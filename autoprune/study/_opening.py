@@ -62,7 +62,7 @@ def create_study(
             study = optuna.load_study(study_name=name, storage=storage)
             if not is_blank(study):
                 raise StudyError(
-                    f"{name}: a study of that name exists in {shown_url(url)}; resume it, or choose another "
+                    f"{name}: a study of that name exists in {shown_url(url)}. Resume it, or choose another "
                     "name."
                 )
             # A search with other objectives was killed before the study had a header.
@@ -97,7 +97,7 @@ def open_study(url: str, name: str) -> SearchStudy:
         if header is None:
             raise StudyError(
                 f"{name}: not a study of this version of autoprune (attribute {HEADER!r} is missing or of "
-                "another format); choose another study or storage."
+                "another format). Choose another study or storage."
             )
         return SearchStudy(url, study, header)
 

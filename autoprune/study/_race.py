@@ -28,7 +28,7 @@ RACE = "autoprune:race"
 
 LEASE = f"{RACE}:lease"
 
-_ADVICE = "restore the storage from a copy."
+_ADVICE = "Restore the storage from a copy."
 
 
 class Samples(Strict):
@@ -274,7 +274,7 @@ def read_race(notes: Mapping[str, Any], study: str) -> Race | None:
         for number in result.entrants
     }
     if result.winner not in entries or not entries[result.winner].stages:
-        raise StudyError(f"{_where(study, RACE)}: its winner did not take part; {_ADVICE}")
+        raise StudyError(f"{_where(study, RACE)}: its winner did not take part. {_ADVICE}")
     return Race(result, entries)
 
 

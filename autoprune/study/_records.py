@@ -69,7 +69,7 @@ class MeasuredLatency:
         Raises:
             StudyError: they are damaged. The message begins with `where`.
         """
-        return read_as(cls, values, where=where, error=StudyError, advice="restore the storage from a copy.")
+        return read_as(cls, values, where=where, error=StudyError, advice="Restore the storage from a copy.")
 
 
 @dataclass(frozen=True)

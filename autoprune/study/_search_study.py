@@ -174,7 +174,7 @@ class SearchStudy(NotedStudy):
         """
         finished = [record for record in self.records() if record.is_whole]
         if not finished:
-            raise StudyError(f"{self.name}: no trial has completed yet; resume the search first.")
+            raise StudyError(f"{self.name}: no trial has completed yet. Resume the search first.")
         return finished
 
     def store_measured(self, number: int, measured: MeasuredLatency) -> None:

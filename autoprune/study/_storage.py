@@ -94,7 +94,7 @@ def _require_file(url: str, path: Path, create: bool) -> None:
         require_regular(path)
     elif not create:
         raise StudyError(
-            f"{shown_url(url)}: there is no such file, so no study to open; check search.storage."
+            f"{shown_url(url)}: there is no such file, so no study to open. Check search.storage."
         )
 
 

@@ -25,7 +25,7 @@ DRIVERS = {
 }
 """Kind of server -> its driver, the extra that installs it, and the scheme of the URLs that use it."""
 
-_FULL = "the disk is full; make room on it, then run the same command again."
+_FULL = "the disk is full. Make room on it, then run the same command again."
 
 _NOT_FOUND = "Record does not exist."
 """Optuna's KeyError for a study or a trial that does not exist any more."""
@@ -51,13 +51,13 @@ def storage_errors(url: str) -> Iterator[None]:
             raise
         raise StudyError(
             f"{shown_url(url)}: the study is not there any more: it was deleted, or the database replaced, "
-            "while it was in use; put the former one back, or begin another search."
+            "while it was in use. Put the former one back, or begin another search."
         ) from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         if not _is_unreadable(error):
             raise
         raise StudyError(
-            f"{shown_url(url)}: it is damaged: a row of it cannot be read ({reason_of(error)}); restore it "
+            f"{shown_url(url)}: it is damaged: a row of it cannot be read ({reason_of(error)}). Restore it "
             "from a copy."
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, OSError) as error:
@@ -81,11 +81,11 @@ def _explain(url: str, error: BaseException) -> str:
     text = reason_of(getattr(cause, "orig", None) or cause)
     explanations = {
         **dict.fromkeys(("is full", "File too large", "No space left"), _FULL),
-        "disk I/O error": "the disk cannot be written; make room on it, then run the same command again.",
-        "locked": "locked by another process; wait for it, or stop it, then try again.",
-        "not a database": "not an SQLite database; check search.storage, or move the file away.",
-        "readonly": "cannot be written; check the permissions of the file and its folder.",
-        "unable to open": "cannot be opened; check that the folder exists and can be written.",
+        "disk I/O error": "the disk cannot be written. Make room on it, then run the same command again.",
+        "locked": "locked by another process. Wait for it, or stop it, then try again.",
+        "not a database": "not an SQLite database. Check search.storage, or move the file away.",
+        "readonly": "cannot be written. Check the permissions of the file and its folder.",
+        "unable to open": "cannot be opened. Check that the folder exists and can be written.",
     }
     for sign, explanation in explanations.items():
         if sign in text:
@@ -104,5 +104,5 @@ def _missing_driver(url: str, error: BaseException) -> str | None:
     known, extra, usual = DRIVERS[kind]
     advice = f'pip install "autoprune[{extra}]", and write the URL as {usual}://...'
     if driver and driver != known:
-        return f'the driver "{driver}" is not installed: pip install {driver}; or {advice}'
+        return f'the driver "{driver}" is not installed: pip install {driver}, or {advice}'
     return f"no driver for {kind} is installed: {advice}"

@@ -66,7 +66,7 @@ def require_url(storage: str) -> None:
     if match:
         scheme = storage.partition(":")[0]
         example = "journal:///runs/study.log" if scheme == "journal" else f"{scheme}://..."
-        raise StudyError(f"storage {scheme}:...: not a URL; write it as {example}, or give a path.")
+        raise StudyError(f"storage {scheme}:...: not a URL. Write it as {example}, or give a path.")
 
 
 def require_readable(url: str) -> None:
@@ -78,7 +78,7 @@ def require_readable(url: str) -> None:
     """
     if re.search(rf"[:=]{re.escape(HIDDEN)}(@|&|$)", url):
         raise StudyError(
-            f"{shown_url(url)}: its password is hidden; write the password in place of {HIDDEN}."
+            f"{shown_url(url)}: its password is hidden. Write the password in place of {HIDDEN}."
         )
     if re.search("://[^:/]*:[^@]*@[^/?]*@", url):
         raise StudyError(f'{shown_url(url)}: within a password, "@" is written as %40.')

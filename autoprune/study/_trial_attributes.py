@@ -30,7 +30,7 @@ FACTS = (PROPOSAL, LEASE, INTERRUPTIONS, DEATHS, SCORES, OUTCOME)
 SAMPLER = "sampler"
 """The origin of a trial that was not queued: its sampler proposed it."""
 
-_ADVICE = "it is left out"
+_ADVICE = "It is left out"
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Amount = Annotated[int | float, Field(ge=0, lt=1e30)]
@@ -146,7 +146,7 @@ def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
             _read(str, value, f"{where}: {key}")
     problem = _inconsistency(trial, attributes, objectives)
     if problem:
-        raise StudyError(f"{where}: {problem}; {_ADVICE}")
+        raise StudyError(f"{where}: {problem}. {_ADVICE}")
     return attributes
 
 

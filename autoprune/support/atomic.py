@@ -87,7 +87,7 @@ def saving(path: Path, what: str, error: type[AutopruneError] = CheckpointError)
             yield partial
     except OSError as problem:
         raise error(
-            f"{what} {path}: cannot be written ({reason_of(problem)}); free some space or choose another "
+            f"{what} {path}: cannot be written ({reason_of(problem)}). Free some space or choose another "
             "place, then run the same command again."
         ) from problem
 

@@ -65,4 +65,4 @@ def require_alone(verb: str) -> None:
             f'for {size} trials at once set search.workers = {size} and search.engine = "processes", or '
             '"ray" for several machines'
         )
-    raise ConfigError(f"{verb}: torchrun started {size} processes; run it without torchrun: {advice}.")
+    raise ConfigError(f"{verb}: torchrun started {size} processes. Run it without torchrun: {advice}.")

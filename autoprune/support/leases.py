@@ -135,9 +135,9 @@ def require_unlocked(path: Path, what: str, own: Lease | None = None) -> None:
         return
     process = f"process {held.pid} on {held.host}"
     raise StudyError(
-        f"{path.parent}: {process} runs this {what}; wait for it or end it, then run the same command again."
+        f"{path.parent}: {process} runs this {what}. Wait for it or end it, then run the same command again."
         if alive
-        else f"{path.parent}: {process} may still run this {what}; if it is gone, remove {path}."
+        else f"{path.parent}: {process} may still run this {what}. If it is gone, remove {path}."
     )
 
 
@@ -152,7 +152,7 @@ def _take(path: Path, what: str, own: Lease) -> None:
         require_unlocked(path, what, own)  # another process may have seen the new file before its lease
     except OSError as error:
         raise StudyError(
-            f"{path}: cannot be written ({reason_of(error)}); choose another place, then run the same "
+            f"{path}: cannot be written ({reason_of(error)}). Choose another place, then run the same "
             "command again."
         ) from error
 

@@ -42,9 +42,9 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
         value: T = _adapter(cast(Any, kind)).validate_python(values)
         return value
     except ValidationError as invalid:
-        raise error(f"{where}: {_first_problem(invalid)}; {advice}") from None
+        raise error(f"{where}: {_first_problem(invalid)}. {advice}") from None
     except RecursionError:
-        raise error(f"{where}: lists and objects are nested too deep; {advice}") from None
+        raise error(f"{where}: lists and objects are nested too deep. {advice}") from None
 
 
 @functools.cache  # every proposal reads all trials of its study, several values each

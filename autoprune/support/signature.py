@@ -86,8 +86,8 @@ def _read_key() -> bytes | None:
 def _warn_of(path: Path) -> None:
     """Warn once that no study can be recognised as this user's own."""
     _log.warning(
-        "%s: it is damaged, or other users own it or can read it, so no study is recognised as yours; remove "
-        "it, and the next search makes a new one",
+        "%s: it is damaged, or other users own it or can read it, so no study is recognised as yours. Remove "
+        "it, and the next search makes a new one.",
         path,
     )
 

@@ -64,7 +64,8 @@ def guarded(
     except BaseException as error:  # a sys.exit in user code would end the run with exit code 0 and no result
         if memory_passes and isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
             raise
-        raise error_class(f"{where}: {summary_of(error)}{'; ' if advice else ''}{advice}") from error
+        text = f"{where}: {summary_of(error)}"
+        raise error_class(f"{text.rstrip('.')}. {advice}" if advice else text) from error
 
 
 def entry(
@@ -96,7 +97,7 @@ def entry(
                 return function(*given, **named)
             except SystemExit as error:
                 where = f"{function.__name__}: code of the model, the data or the task raised"
-                raise error_class(f"{where} {summary_of(error)}; let it raise an exception.") from error
+                raise error_class(f"{where} {summary_of(error)}. Let it raise an exception.") from error
 
         return run
 
@@ -140,7 +141,7 @@ def call_plain(function: Callable[..., Any], /, *given: Any, **named: Any) -> An
     value = function(*given, **named)
     if inspect.iscoroutine(value):
         value.close()  # otherwise Python warns that it was never awaited
-        raise TypeError('it returned a coroutine; define it with "def", without "async"')
+        raise TypeError('it returned a coroutine. Define it with "def", without "async"')
     return value
 
 

@@ -136,7 +136,7 @@ def load_object(reference: str, where: str) -> Any:
     parts = attribute.split(".")
     if not _is_reference(module_name, parts, reference):
         raise ConfigError(
-            f'{where}: {_shown(reference)} names no function; write it as "package.module:function".'
+            f'{where}: {_shown(reference)} names no function. Write it as "package.module:function".'
         )
     with _search_path(_imports.get()):
         found = _import(module_name, where)
@@ -173,7 +173,7 @@ def _pass_again(reference: str, where: str) -> str:
     section, dot, key = where.partition(".")
     config = f'{{"{section}": {{"{key}": ...}}}}' if dot else "{...}"
     return (
-        f"{where}: {_shown(reference)} is an object of a Python session, which cannot be imported; pass it "
+        f"{where}: {_shown(reference)} is an object of a Python session, which cannot be imported. Pass it "
         f"again from Python, as in autoprune.resume(study, config={config}), or define it in a module and "
         "begin another study."
     )
@@ -241,7 +241,7 @@ def _looked_in(imports: Imports) -> str:
     if imports.folder is None:
         return (
             "among the installed packages (the current folder is not searched for names of a study or of a "
-            "saved model; set PYTHONPATH, or give --config CONFIG.toml that names it)"
+            "saved model: set PYTHONPATH, or give --config CONFIG.toml that names it)"
         )
     folder = f"in {imports.folder}" if imports.folder else "in the current folder"
     return f"{folder} or among the installed packages"

@@ -360,4 +360,4 @@ def _groups_at_fault(
         offered = [group for group in free if not (crosses and group.crosses)]
         if offered:
             return [Misfit(group, reason, crosses) for group in offered]
-    raise TraceError(f"{reason}; no channel group explains it. Freeze the layer with frozen=[...].")
+    raise TraceError(f"{reason}. No channel group explains it. Freeze the layer with frozen=[...].")

@@ -198,7 +198,7 @@ def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, froz
         mine = [tensor for tensor in names if tensor.startswith(f"{name}.") and axes.labels[names[tensor]]]
         if not mine:
             raise TraceError(
-                f"frozen: {name} is a {type(model.get_submodule(name)).__name__} without parameters; name "
+                f"frozen: {name} is a {type(model.get_submodule(name)).__name__} without parameters. Name "
                 "the layer whose output it reads."
             )
         for tensor in mine:

@@ -86,7 +86,7 @@ class Tracking:
         """Warn once if the tracker has failed."""
         if self._failure:
             self._warn(
-                f"warning: tracker {self._name} stopped: {self._failure}; the next command on this study "
+                f"warning: tracker {self._name} stopped: {self._failure}. The next command on this study "
                 "logs the rest"
             )
             self._failure = ""

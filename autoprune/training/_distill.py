@@ -108,7 +108,7 @@ def holds_classes(loss: LossFunction, outputs: Tensor, targets: Any) -> bool:
     if _without_ones(outputs.shape) != _without_ones(targets.shape):
         raise ConfigError(
             f"teacher: outputs {tuple(outputs.shape)} cannot be distilled with targets "
-            f"{tuple(targets.shape)} of {targets.dtype}; expected class logits (n, classes, ...) with "
+            f"{tuple(targets.shape)} of {targets.dtype}. Expected class logits (n, classes, ...) with "
             f"integer targets (n, ...), or targets of the outputs' shape. {_WITHOUT}"
         )
     return False

@@ -85,7 +85,7 @@ def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> E
             meter.update(outputs, task.metric_targets(moved(targets, setting.device)))
             batches += 1
     if not batches:
-        raise DataError("data: the part to evaluate on is empty; give it more data.")
+        raise DataError("data: the part to evaluate on is empty. Give it more data.")
     return Evaluation(meter.compute(), meter.samples())
 
 
@@ -131,7 +131,7 @@ def _by_user(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
         if task.score_name not in found:
             raise ConfigError(
                 f'{where} returned {", ".join(map(str, found)) or "nothing"}, expected "{task.score_name}" '
-                "among these; set task.metric to the name of the score."
+                "among these. Set task.metric to the name of the score."
             )
         samples = found.get("samples")
         values = None if samples is None else torch.as_tensor(samples).detach().cpu().float()

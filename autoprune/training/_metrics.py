@@ -240,7 +240,7 @@ class _WholeMeter:
         if not all(isinstance(part, Tensor) for part in parts):
             raise ConfigError(
                 f'task.metric: "{reference(self._function)}" takes a whole part, and batches of '
-                f"{described(parts[0])} cannot be joined; give a class with update and compute."
+                f"{described(parts[0])} cannot be joined. Give a class with update and compute."
             )
         return torch.cat(parts)
 

@@ -61,7 +61,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError(
-                f"schedule: epochs={self.epochs} and steps={self.steps}; give exactly one of the two."
+                f"schedule: epochs={self.epochs} and steps={self.steps}. Give exactly one of the two."
             )
         ranges = {
             "epochs": self.epochs is None or self.epochs >= 1,

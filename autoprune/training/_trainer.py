@@ -123,7 +123,7 @@ class Trainer:
         if done < steps:
             raise DataError(
                 f"data: got {done} batches of the training part, expected {steps}: its length is wrong, or "
-                "it can be read only once; give a DataLoader or a list."
+                "it can be read only once. Give a DataLoader or a list."
             )
         return float(total) / steps
 
@@ -236,7 +236,7 @@ class Trainer:
         if not bool(torch.isfinite(total_loss)):
             raise TrialError(
                 f"diverged: the loss is {float(total_loss)} by step {self.steps} of {self._total} "
-                f"(learning rate {self._schedule.learning_rate:g}, {self._setting.label}); lower the "
+                f"(learning rate {self._schedule.learning_rate:g}, {self._setting.label}). Lower the "
                 "learning rate."
             )
 

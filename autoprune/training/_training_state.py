@@ -85,12 +85,12 @@ def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None
         state: dict[str, Any] = content["state"]
     except Exception as error:  # on a corrupt file the reader raises errors of any type
         raise CheckpointError(
-            f"training state {path}: it is corrupt; remove it to start that training over."
+            f"training state {path}: it is corrupt. Remove it to start that training over."
         ) from error
     for name in sorted({*saved, *identity}):
         if saved.get(name) != identity.get(name):
             raise CheckpointError(
                 f"training state {path}: it belongs to another training: {name} was {saved.get(name)} and is "
-                f"now {identity.get(name)}; restore it, or remove the file to start over."
+                f"now {identity.get(name)}. Restore it, or remove the file to start over."
             )
     return state

@@ -69,7 +69,7 @@ def by_model(outputs: Any, targets: Any) -> Tensor:
     """
     raise ConfigError(
         'task.loss: "model" is known in training mode only, and here a loss of outputs and targets is '
-        "needed; name a function (outputs, targets), or choose a criterion, a metric and warm starts that "
+        "needed. Name a function (outputs, targets), or choose a criterion, a metric and warm starts that "
         "need none."
     )
 
@@ -196,7 +196,7 @@ class Task:
             if not math.isfinite(loss):
                 raise ConfigError(
                     f'task.loss: "{reference(self.loss)}" is {loss} on the first validation batch, expected '
-                    "a finite number; check the loss, the weights and the scale of the images."
+                    "a finite number. Check the loss, the weights and the scale of the images."
                 )
         if self.evaluate is None:
             self.measure(outputs, outputs if self.compares else targets)
@@ -211,7 +211,7 @@ class Task:
             return self
         if self.loss is not cross_entropy or self.train_step is not None:
             raise ConfigError(
-                f"label_smoothing: got {label_smoothing}, but only cross_entropy supports it; set it to 0 "
+                f"label_smoothing: got {label_smoothing}, but only cross_entropy supports it. Set it to 0 "
                 "and smooth inside your own loss."
             )
         return replace(self, loss=functools.partial(_smoothed_cross_entropy, label_smoothing=label_smoothing))
@@ -244,7 +244,7 @@ def make_task(
     )
     if task.metric is nll and not task.has_loss_function:
         raise ConfigError(
-            'task.metric: "nll" is the mean of a loss of outputs and targets, and the task has none; choose '
+            'task.metric: "nll" is the mean of a loss of outputs and targets, and the task has none. Choose '
             "another metric, or name task.evaluate."
         )
     return task
@@ -260,8 +260,8 @@ def batch_loss(loss: LossFunction, outputs: Tensor, targets: Any) -> Tensor:
         value = _scalar(call_plain(loss, outputs, targets))
         if outputs.requires_grad and not value.requires_grad:
             raise TypeError(
-                "its value has no gradient; compute it from the outputs with torch functions, without "
-                ".item(), .detach(), .numpy() or argmax"
+                "its value has no gradient. Compute it from the outputs with torch functions, without "
+                ".item(), .detach(), .numpy() or argmax."
             )
     return value
 
@@ -292,13 +292,13 @@ def with_targets(inputs: Any, targets: Any) -> Any:
     if isinstance(targets, Mapping):
         if positional:
             raise ConfigError(
-                'task.loss: "model" got positional inputs and a dict of targets, expected dicts of both; let '
+                'task.loss: "model" got positional inputs and a dict of targets, expected dicts of both. Let '
                 "task.prepare return them."
             )
         return {**named, **targets}
     if named:
         raise ConfigError(
-            'task.loss: "model" got a dict of inputs, and targets without names; let task.prepare return a '
+            'task.loss: "model" got a dict of inputs, and targets without names. Let task.prepare return a '
             "dict of targets, such as {'labels': labels}."
         )
     return (*positional, targets)

@@ -108,8 +108,8 @@ def make_model(
     """
     if weights is not None and (":" in name or name in MODELS):
         raise ConfigError(
-            f'model.weights: "{weights}" given, but {name} is no model of torchvision or timm; '
-            "use model.checkpoint for weights of your own."
+            f'model.weights: "{weights}" given, but {name} is no model of torchvision or timm. '
+            "Use model.checkpoint for weights of your own."
         )
     if ":" in name:
         return _call_factory(name, classes, in_channels)
@@ -121,7 +121,7 @@ def make_model(
     is_timm = name.startswith(PREFIX)
     if not is_timm and plain not in vision_names():
         raise ConfigError(
-            f'model.name: unknown model "{name}"; expected one of {", ".join(MODELS)}, or the name of a '
+            f'model.name: unknown model "{name}". Expected one of {", ".join(MODELS)}, or the name of a '
             f"torchvision classifier, or {PREFIX}NAME.{suggest(name, model_names())}"
         )
     if weights is not None:
@@ -129,7 +129,7 @@ def make_model(
         if trained_for != classes and not any_classes:
             raise ConfigError(
                 f'model.weights: "{weights}" of {name} is for {trained_for} classes, the data have '
-                f"{classes}; replace the last layer with model.new_head = true, leave model.weights out and "
+                f"{classes}. Replace the last layer with model.new_head = true, leave model.weights out and "
                 "train, or give a model.checkpoint of your own."
             )
         classes = trained_for

@@ -81,7 +81,7 @@ def load_checkpoint(
     if missing or unexpected:
         foreign = max(len(missing) / len(own), len(unexpected) / max(1, len(state))) > FOREIGN_SHARE
         hint = (
-            " It looks like another architecture's; check model.name and model.checkpoint."
+            " It looks like another architecture's. Check model.name and model.checkpoint."
             if foreign
             else suggest(missing[0], unexpected)
             if missing
@@ -112,17 +112,17 @@ def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
 
     Another floating-point precision is allowed, and so is any dtype for BatchNorm's counter.
     """
-    advice = "save the state_dict of the trained model itself, converted by .float()."
+    advice = "Save the state_dict of the trained model itself, converted by .float()."
     odd = _oddity(tensor)
     if odd:
-        raise CheckpointError(f"{where} is {odd}, expected a plain tensor of {own.dtype}; {advice}")
+        raise CheckpointError(f"{where} is {odd}, expected a plain tensor of {own.dtype}. {advice}")
     if tensor.shape != own.shape:
         raise CheckpointError(
-            f"{where} is {tuple(tensor.shape)}, the model's is {tuple(own.shape)}; check the number of "
+            f"{where} is {tuple(tensor.shape)}, the model's is {tuple(own.shape)}. Check the number of "
             f"classes and input channels.{_hint(tensor, own)}"
         )
     if _kind(tensor.dtype) != _kind(own.dtype) and not where.endswith(COUNTER):
-        raise CheckpointError(f"{where} is {tensor.dtype}, expected {own.dtype}; {advice}")
+        raise CheckpointError(f"{where} is {tensor.dtype}, expected {own.dtype}. {advice}")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{where} has values that are not finite.")
 
@@ -170,7 +170,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         content = read_saved(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint {path}: it is corrupt, or holds more than tensors; save only model.state_dict()."
+            f"checkpoint {path}: it is corrupt, or holds more than tensors. Save only model.state_dict()."
         ) from error
     except PermissionError as error:
         raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
@@ -188,17 +188,17 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise CheckpointError(
                 f"checkpoint {path}: its entry {shown_value(name)} is a {type(value).__name__}, expected "
-                'named tensors; save the state_dict under the key "state_dict".'
+                'named tensors. Save the state_dict under the key "state_dict".'
             )
     return dict(content)
 
 
 def _require_file(path: Path) -> None:
     if path.is_dir():
-        raise CheckpointError(f"checkpoint {path}: it is a folder; name the file of weights in it.")
+        raise CheckpointError(f"checkpoint {path}: it is a folder. Name the file of weights in it.")
     if not path.exists():
         raise CheckpointError(
-            f"checkpoint {path}: there is no such file; train one with `autoprune train CONFIG`, or name "
+            f"checkpoint {path}: there is no such file. Train one with `autoprune train CONFIG`, or name "
             "yours as model.checkpoint."
         )
     try:

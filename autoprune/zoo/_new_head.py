@@ -36,12 +36,12 @@ def find_heads(model: nn.Module, example_inputs: Tensor) -> tuple[str, ...]:
                 raise ConfigError(
                     f"model.new_head: {name} ({type(layer).__name__}) takes part in the output of "
                     f"{type(model).__name__}, expected a Linear or a convolution that no other layer "
-                    "follows; give a model.factory that makes the model for the classes of the data."
+                    "follows. Give a model.factory that makes the model for the classes of the data."
                 )
             heads[name] = None
     if not heads:
         raise ConfigError(
-            f"model.new_head: no layer of {type(model).__name__} writes its output directly; give a "
+            f"model.new_head: no layer of {type(model).__name__} writes its output directly. Give a "
             "model.factory that makes the model for the classes of the data."
         )
     return tuple(heads)

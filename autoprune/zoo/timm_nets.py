@@ -47,7 +47,7 @@ def timm_classes(name: str, weights: str) -> int:
     known = _timm(name).get_pretrained_cfg(name)
     if weights != "DEFAULT" or known is None or not known.has_weights:
         raise ConfigError(
-            f'model.weights: timm has no "{weights}" of {name}; set "DEFAULT" for a model that has trained '
+            f'model.weights: timm has no "{weights}" of {name}. Set "DEFAULT" for a model that has trained '
             "weights, or leave it out."
         )
     return int(known.num_classes)
@@ -61,7 +61,7 @@ def _timm(name: str) -> Any:
         if error.name != "timm":
             raise
         raise ConfigError(
-            f'model.name: "{PREFIX}{name}" needs timm; install it with `pip install "autoprune[timm]"`.'
+            f'model.name: "{PREFIX}{name}" needs timm. Install it with `pip install "autoprune[timm]"`.'
         ) from None
     if not timm.is_model(name):
         raise ConfigError(unknown("model.name", name, timm.list_models(), kind="model of timm"))

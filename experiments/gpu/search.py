@@ -109,7 +109,7 @@ def require_images() -> None:
     places = [*FOLDERS, DEBIAN_FASHION_MNIST]
     if not any(list(place.glob("train-images-idx3-ubyte*")) for place in places):
         raise FileNotFoundError(
-            "Fashion-MNIST: no train-images-idx3-ubyte.gz in data/fashion-mnist or Debian's folder; copy the "
+            "Fashion-MNIST: no train-images-idx3-ubyte.gz in data/fashion-mnist or Debian's folder. Copy the "
             "four files to data/fashion-mnist"
         )
 

@@ -124,7 +124,7 @@ def typed(
         (["inspect", "digits", "--errors", "--sensitivity"], "--sensitivity: got both, expected at most one"),
         (
             ["best", "s", "-o", "a.png"],
-            "--output: best reads it with --budget alone; add that, or leave it out",
+            "--output: best reads it with --budget alone. Add that, or leave it out",
         ),
         (["best", "s", "--trust"], "--trust: best reads it with --budget alone"),
         (["best", "s", "--config", "digits"], "--config: best reads it with --budget alone"),
@@ -144,7 +144,7 @@ def typed(
             ["bench", "a.onnx", "--limit", "inf"],
             "--limit: got inf, expected more than 0 seconds and at",
         ),
-        (["export", "s", "--images", "8"], "--images: export reads it with --int8 alone; add that, or leave"),
+        (["export", "s", "--images", "8"], "--images: export reads it with --int8 alone. Add that, or leave"),
         (["export", "s", "--full-range"], "--reduce-range: export reads it with --int8 alone"),
         (["bench", "a.onnx", "--batch", str(2**70)], "--batch: got 1180591620717411303424, expected"),
         (["bench", "a.onnx", "--shape", f"1x{'9' * 5000}"], '--shape: got "1x999'),
@@ -202,7 +202,7 @@ def test_no_command_shows_the_help_and_is_a_mistake(
     [
         ([], "search: expected CONFIG or --from STUDY, got neither"),
         (["digits", "--from", "half"], "search: expected CONFIG or --from STUDY, got both"),
-        (["digits", "--storage", "x.db"], "--storage names that of --from; set search.storage for the new"),
+        (["digits", "--storage", "x.db"], "--storage names that of --from. Set search.storage for the new"),
         (["--from", "half"], 'study "half": no storage in runs/'),
     ],
 )
@@ -224,11 +224,11 @@ def test_a_search_takes_a_config_or_a_study(
 @pytest.mark.parametrize(
     ("verb", "message"),
     [
-        ("search", "search: torchrun started 2 processes; run it without torchrun: for 2 trials at once set"),
+        ("search", "search: torchrun started 2 processes. Run it without torchrun: for 2 trials at once set"),
         ("resume", "search.workers = 2 and search.engine ="),
         (
             "report",
-            "report: torchrun started 2 processes; run it without torchrun: torchrun serves",
+            "report: torchrun started 2 processes. Run it without torchrun: torchrun serves",
         ),
         ("-q report", "report: torchrun started 2 processes"),
         ("--json -q train", "no such config"),

@@ -157,7 +157,7 @@ def refused(result: tuple[int, str, str], message: str) -> None:
 
 def test_without_a_terminal_it_names_the_missing_flags(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("digits\n"))
-    refused(init("--data", "digits", cwd=place), "missing --model and --budget; give them, or run init in a")
+    refused(init("--data", "digits", cwd=place), "missing --model and --budget. Give them, or run init in a")
     assert sorted(each.name for each in place.iterdir()) == ["five.pt"]
 
 

@@ -83,7 +83,7 @@ def test_the_command_to_go_on_with_is_named_as_it_was_typed(
         os.kill(os.getpid(), number)
     assert left.value.exit_code == code
     out = capsys.readouterr().out
-    assert out.startswith(f"{word}; finished work is kept.")
+    assert out.startswith(f"{word}. Finished work is kept.")
     assert "autoprune train run.toml --set " in out
     assert "score.rungs=[" in out
 

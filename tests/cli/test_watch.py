@@ -152,10 +152,10 @@ def test_a_finished_search_is_shown_once(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--json"], "--json: watch prints one document; add --once."),
+        (["--json"], "--json: watch prints one document. Add --once."),
         (["--interval", "0"], "--interval: got 0, expected 0.5 to 3600 seconds."),
         (["--interval", "nan"], "--interval: got nan, expected 0.5 to 3600 seconds."),
-        (["--storage", "sqlite:///none.db"], "no such file; name the file that holds the study."),
+        (["--storage", "sqlite:///none.db"], "no such file. Name the file that holds the study."),
     ],
 )
 def test_mistakes_are_one_line(

@@ -86,7 +86,7 @@ def test_carried_cost_of_a_group() -> None:
         ({"inner1": 0}, r"inner1: got width 0..0, expected 1..6"),
         ({"inner1": 7}, r"inner1: got width 7..7, expected 1..6"),
         ({"head": 4}, "head: got width 4, expected 5: the group is frozen"),
-        ({"inner1": 2.9}, r"inner1: got width 2.9, expected an integer in 1..6; make_plan takes keep ratios"),
+        ({"inner1": 2.9}, r"width 2.9, expected an integer in 1..6\. Keep ratios go to make_plan"),
         ({"inner1": True}, "inner1: got width True, expected an integer in 1..6"),
         (np.ones((3, 2), np.int64), r"widths: got int64 \[3, 2\], expected integers \[candidates, 4\]"),
         (np.ones((3, 4)), r"widths: got float64 \[3, 4\], expected integers"),

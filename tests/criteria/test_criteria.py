@@ -289,7 +289,7 @@ def mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("criterion", DATA_CRITERIA)
 def test_a_criterion_without_its_data_is_one_line(criterion: str) -> None:
-    needs = f'^criterion "{criterion}": needs (images|batches of data); give make_plan'
+    needs = rf'^criterion "{criterion}": needs (images|batches of data)\. Give make_plan'
     with pytest.raises(PlanError, match=needs) as caught:
         make_plan(residual(), 0.5, criterion)
     assert "\n" not in str(caught.value)

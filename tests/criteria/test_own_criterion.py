@@ -38,7 +38,7 @@ def test_a_plan_keeps_the_channels_that_it_ranks_first(module: str, prunable: Pr
 
 def test_a_spec_declares_that_it_needs_images(module: str, prunable: Prunable) -> None:
     name = f"{module}:by_images"
-    with pytest.raises(PlanError, match=r'criterion ".*:by_images": needs images; give make_plan'):
+    with pytest.raises(PlanError, match=r'criterion ".*:by_images": needs images\. Give make_plan'):
         importance(prunable, name)
     ranked = importance(prunable, name, [(torch.full((2, 1, 8, 8), 3.0), torch.zeros(2))])
     np.testing.assert_array_equal(ranked[prunable.searchable[0].name], [3.0] * 6)

@@ -79,7 +79,7 @@ def test_fingerprint_follows_the_files(tmp_path: Path) -> None:
 
 
 def test_missing_parts_and_classes(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.folder: missing; set it to the folder"):
+    with pytest.raises(DataError, match=r"data.folder: missing\. Set it to the folder"):
         load("folder")
     with pytest.raises(DataError, match=r"train is missing"):
         open_folder(tmp_path)

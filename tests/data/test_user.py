@@ -145,7 +145,7 @@ def test_each_mistake_is_named_in_one_line(name: str, message: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
 def test_images_of_another_number_format_are_refused(dtype: torch.dtype) -> None:
     part = [(torch.ones(2, 3, 8, 8, dtype=dtype), torch.arange(2))]
-    said = rf"train: inputs are {dtype}, expected normalised torch\.float32 images; convert them"
+    said = rf"train: inputs are {dtype}, expected normalised torch\.float32 images\. Convert them"
     with pytest.raises(DataError, match=said):
         wrap_loaders((part, loader()))
 
@@ -205,6 +205,6 @@ def test_workers_that_keep_their_random_states_are_reported(caplog: pytest.LogCa
 @pytest.mark.parametrize("name", ["digits", f"{__name__}:pair"])
 def test_a_size_of_images_is_refused_if_nothing_scales_them(name: str) -> None:
     with pytest.raises(
-        DataError, match=rf'data\.image_size: got 32, but "{name}" is not scaled; leave it out'
+        DataError, match=rf'data\.image_size: got 32, but "{name}" is not scaled\. Leave it out'
     ):
         load(name, image_size=32)

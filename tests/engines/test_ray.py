@@ -155,7 +155,7 @@ def test_functions_of_a_script_are_pickled_and_others_refused_in_one_line(url: s
     run_search("ray", toy_runner(new_study(url), sampler="random", trials=1), lambda: make_toy(), workers=1)
     assert open_study(url, "toy").records()[0].state == "complete"
     lock = threading.Lock()
-    with pytest.raises(StudyError, match=r"cannot be handed to Ray's workers \(.*lock.*\); use") as raised:
+    with pytest.raises(StudyError, match=r"cannot be handed to Ray's workers \(.*lock.*\)\. Use") as raised:
         run_search("ray", toy_runner(open_study(url, "toy")), lambda: lock and make_toy(), workers=1)
     assert "\n" not in str(raised.value)
 

@@ -68,7 +68,7 @@ def die() -> ToyScorer:
 def test_workers_that_never_get_ready_end_the_search_with_rays_reason(tmp_path: Path) -> None:
     runner = toy_runner(new_study(f"sqlite:///{tmp_path}/study.db"), sampler="random", trials=4)
     with pytest.raises(
-        StudyError, match=r"2 workers died .* before they were ready \((.+); see Ray's logs"
+        StudyError, match=r"2 workers died .* before they were ready \((.+), see Ray's logs"
     ) as caught:
         run_search("ray", runner, die, workers=1)
     assert "no reason is known" not in str(caught.value)

@@ -59,7 +59,7 @@ def test_an_address_without_a_listener_is_refused_at_once() -> None:
         taken.bind(("127.0.0.1", 0))  # bound, but not listening: nobody else gets it
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert refusal(address) == (
-            f"search.ray.address: no Ray cluster at '{address}' (Connection refused); start one with "
+            f"search.ray.address: no Ray cluster at '{address}' (Connection refused). Start one with "
             '`ray start --head`, or set search.ray.address = "local" to run on this machine alone.'
         )
 
@@ -96,11 +96,11 @@ def test_shares_that_ray_does_not_give_out_are_refused_by_ray_alone() -> None:
     check_engine("serial", Workers(2, cpus=2.5))
     pytest.importorskip("ray")
     with pytest.raises(
-        ConfigError, match=r"gpus_per_trial: got 1\.5, but .* whole ones only; write 1 or 2\.$"
+        ConfigError, match=r"gpus_per_trial: got 1\.5, but .* whole ones only\. Write 1 or 2\.$"
     ):
         check_engine("ray", Workers(2, gpus=1.5))
     with pytest.raises(
-        ConfigError, match=r"cpus_per_trial: got 2\.5, but .* whole ones only; write 2 or 3\.$"
+        ConfigError, match=r"cpus_per_trial: got 2\.5, but .* whole ones only\. Write 2 or 3\.$"
     ):
         check_engine("ray", Workers(2, cpus=2.5))
 
@@ -131,9 +131,9 @@ def test_more_gpus_than_this_machine_has_are_refused_if_ray_starts_here() -> Non
 @pytest.mark.parametrize(
     ("device", "gpus", "message"),
     [
-        ("cpu", 0.5, r'^search\.ray\.gpus_per_trial: got 0\.5, but trials compute on "cpu"; leave it out'),
+        ("cpu", 0.5, r'^search\.ray\.gpus_per_trial: got 0\.5, but trials compute on "cpu"\. Leave it out'),
         ("cuda", 0, r'^search\.ray\.gpus_per_trial: got 0, but trials compute on "cuda", and Ray hides'),
-        ("cuda:1", None, r'^search\.device: got "cuda:1", but in Ray.s workers .* is "cuda:0"; write "cuda"'),
+        ("cuda:1", None, r'^search\.device: got "cuda:1", but in Ray.s .* is "cuda:0"\. Write "cuda"'),
     ],
 )
 def test_shares_that_do_not_go_with_the_device_are_refused(

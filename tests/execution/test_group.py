@@ -63,7 +63,7 @@ def test_errors_name_values_that_cannot_be_sent_and_a_process_that_is_gone() -> 
         ProcessError, match=r"its task or their settings cannot be sent .* in one process, without torchrun"
     ):
         _packed(lambda: None)
-    with pytest.raises(LostProcessError, match="training is gone; run the same"), _reaching_all():
+    with pytest.raises(LostProcessError, match=r"training is gone\. Run the same"), _reaching_all():
         raise RuntimeError("[pair.cc:545] Read error: Connection reset by peer")
     with pytest.raises(RuntimeError, match="out of memory"), _reaching_all():
         raise RuntimeError("CUDA out of memory")

@@ -77,5 +77,5 @@ def test_devices() -> None:
             resolve_device("cuda:0")
     with pytest.raises(ConfigError, match=r'got "cuda:77", but torch sees (no|\d+) CUDA devices here'):
         resolve_device("cuda:77")
-    with pytest.raises(ConfigError, match=r'search\.device: "meta" cannot be used here \(.*\); use "auto"'):
+    with pytest.raises(ConfigError, match=r'search\.device: "meta" cannot be used here \(.*\)\. Use "auto"'):
         resolve_device("meta")

@@ -229,10 +229,10 @@ def test_a_save_that_fails_leaves_the_former_model(tmp_path: Path) -> None:
 def test_an_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        ExportError, match=r"file/best: cannot be written \(Not a directory\); choose another folder"
+        ExportError, match=r"file/best: cannot be written \(Not a directory\)\. Choose another folder"
     ):
         save_pruned(small_net(), PLAN, tmp_path / "file" / "best")
-    with pytest.raises(ExportError, match=r"file/net.onnx: cannot be written \(.+\); choose another path"):
+    with pytest.raises(ExportError, match=r"file/net.onnx: cannot be written \(.+\)\. Choose another path"):
         export(small_net(), tmp_path / "file" / "net.onnx", example_inputs=IMAGES)
 
 
@@ -261,9 +261,9 @@ class BufferForParameter(Net):
         (lambda: Net(3), r"conv.weight is stored with shape \[4, 3, 3, 3\], but has \[3, 3, 3, 3\] in"),
         (
             WithoutHead,
-            r"the model has no head.weight, which is stored with shape \[5, 4\]; make_model must return",
+            r"the model has no head.weight, which is stored with shape \[5, 4\]\. Let make_model return",
         ),
-        (WithMore, r"more.weight is not stored, but has shape \[3, 2\] in the model; make_model must return"),
+        (WithMore, r"more.weight is not stored, but has shape \[3, 2\] in the model\. Let make_model return"),
         (BufferForParameter, r"head.bias is stored as a parameter, but is not one in the model"),
     ],
 )
@@ -400,7 +400,7 @@ def test_a_model_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", ".", "/"])
 def test_a_folder_is_no_file_to_export_to(path: str) -> None:
-    with pytest.raises(ExportError, match=r"is a folder; name a file in it\.$"):
+    with pytest.raises(ExportError, match=r"is a folder\. Name a file in it\.$"):
         export(small_net(), path, "pt2", IMAGES)
 
 

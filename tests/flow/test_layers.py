@@ -149,7 +149,7 @@ def striding() -> torch.nn.Module:
         ),
         (
             {"select": {"by": "global-threshold", "ranking": "greedy"}},
-            'select.ranking: select.by = "global-threshold" does not follow it; .*"uniform"',
+            r'select.ranking: select.by = "global-threshold" does not follow it\. .*"uniform"',
         ),
         ({"flow": {"narrow": "stage", "passes": 2}}, 'got 2, but flow.narrow = "stage" has one pass'),
         ({"flow": {"narrow": "layer"}}, 'flow.narrow: got .layer., expected one of "all", "group", "stage"'),

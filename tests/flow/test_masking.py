@@ -188,7 +188,7 @@ OTHER = {"stem.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
         ({**CUT_FIRST, "select": {"by": "uniform"}}, r"in stem.0.weight \(1 inp"),
         (
             {**CUT_FIRST, "select": {"by": "uniform"}, "mask": {**FOURS, "skip": ["stem"]}},
-            "may leave other widths of .*which block.*weight reads; set search.divisor = 4",
+            "may leave other widths of .*which block.*weight reads. Set search.divisor = 4",
         ),
         (
             {
@@ -220,9 +220,9 @@ OTHER = {"stem.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
                 "flow": {"stages": ["mask", "rebuild", "finetune"]},
                 "mask": {"schedule": "cubic", "granularity": "filter"},
             },
-            '"rebuild" cuts the masked filters before it; use "one-shot"',
+            '"rebuild" cuts the masked filters before it. Use "one-shot"',
         ),
-        ({"flow": {"stages": ["mask", "rebuild"]}}, 'mask.granularity is "weight"; use "filter"'),
+        ({"flow": {"stages": ["mask", "rebuild"]}}, 'mask.granularity is "weight". Use "filter"'),
         ({"flow": {"stages": ["finetune"]}}, 'expected "select" or "mask" among them'),
         ({"flow": {"stages": ["select", "mask", "repair"]}}, '"repair" must come before "mask"'),
         ({"flow": {"stages": ["mask", "sparsify"]}}, '"sparsify" must come before "mask"'),

@@ -37,7 +37,7 @@ def test_a_ranking_orders_all_channels_with_the_kept_ones_first(order: list[int]
 
 @pytest.mark.parametrize("mask", [np.array([True, False, True, True]), torch.tensor([True, False, True])])
 def test_a_mask_is_refused_with_what_to_pass(mask: Any) -> None:
-    with pytest.raises(PlanError, match=r"conv: got a bool mask; pass np.flatnonzero\(mask\)"):
+    with pytest.raises(PlanError, match=r"conv: got a bool mask\. Pass np.flatnonzero\(mask\)"):
         Plan({"conv": mask})
 
 

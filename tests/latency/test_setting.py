@@ -15,10 +15,10 @@ from autoprune.latency import LatencySetting
         ({"batch": 0}, r"latency\.batch: got 0, expected an integer >= 1"),
         ({"threads": True}, r"latency\.threads: got True, expected an integer >= 1"),
         ({"dtype": "float8"}, r'latency\.dtype: unknown name "float8"\. Did you mean "float32"'),
-        ({"device": "gpu"}, r'latency\.device: "gpu" is no device; use "cpu", "cuda"'),
+        ({"device": "gpu"}, r'latency\.device: "gpu" is no device\. Use "cpu", "cuda"'),
         (
             {"probe": "command", "command": "./time.sh"},
-            r'latency\.command: "./time.sh" does not contain \{onnx\}; write it in place',
+            r'latency\.command: "./time.sh" does not contain \{onnx\}\. Write it in place',
         ),
     ],
 )

@@ -137,7 +137,7 @@ def test_masks_of_another_model_are_one_line() -> None:
     ("rule", "arguments", "message"),
     [
         (MaskRule("2:4"), {"sparsity": 0.5}, '"2:4" has one sparsity only'),
-        (MaskRule(), {"sparsity": 0.5, "initial": 0.6}, "a sparsity from 0.6 to 0.5; expected"),
+        (MaskRule(), {"sparsity": 0.5, "initial": 0.6}, "a sparsity from 0.6 to 0.5. Expected"),
         (MaskRule(), {"sparsity": 0.5, "updates": 1}, "got 1 updates"),
         (MaskRule(), {"sparsity": 0.5, "begin_share": 0.8}, "from 0.8 to 0.75 of the training"),
     ],

@@ -77,7 +77,7 @@ def test_two_of_every_four_inputs_stay_the_largest() -> None:
 
 
 def test_two_of_four_on_widths_that_do_not_divide_is_one_line() -> None:
-    with pytest.raises(MaskError, match=r'does not in stem.weight \(1 inputs\); .* skip=\["stem"\]'):
+    with pytest.raises(MaskError, match=r'does not in stem.weight \(1 inputs\)\. .* skip=\["stem"\]'):
         make_masks(net(), 0.5, granularity="2:4")
     with pytest.raises(MaskError, match=r'sparsity: got 0.8, but "2:4" keeps half of the weights'):
         make_masks(net(), 0.8, granularity="2:4", skip=["stem"])
@@ -145,7 +145,7 @@ def test_skipped_modules_stay_dense() -> None:
         ({"scope": "all"}, 'mask.scope: unknown name "all"'),
         ({"score": "magnitud"}, 'mask.score: unknown name "magnitud". Did you mean "magnitude"'),
         ({"skip": ["heat"]}, 'mask.skip: unknown module "heat". Did you mean "head"'),
-        ({"score": "activation"}, 'score "activation": needs images; give data'),
+        ({"score": "activation"}, 'score "activation": needs images. Give data'),
         ({"sparsity": 1.0}, r"sparsity: got 1.0, expected the share of weights to drop, in \[0, 1\)"),
         ({"sparsity": float("nan")}, "sparsity: got nan"),
     ],

@@ -228,7 +228,7 @@ def test_it_trains_before_and_after_narrowing(mode: str) -> None:
             (12, 32, 5, 1),
             r"got 32 output channels, expected a multiple of 6 \(3 spatial crops x 2 channel",
         ),
-        ((12, 1, 3), "expected a multiple of 2 .*; try 2 or 4"),
+        ((12, 1, 3), r"expected a multiple of 2 .*\. Try 2 or 4"),
         ((12, 24, 3, 12), "got delta=12 and step=1 for 12 input channels, expected a delta below"),
         ((12, 24, 3, 3, 2), "expected a delta below that number and a step that divides it"),
     ],

@@ -89,7 +89,7 @@ def test_a_file_gives_them_back(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "moments.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"^moments .*moments\.safetensors: .*; delete the file"):
+    with pytest.raises(CheckpointError, match=r"^moments .*moments\.safetensors: .*\. Delete the file"):
         load_moments(path)
 
 

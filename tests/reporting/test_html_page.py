@@ -218,7 +218,7 @@ def test_a_study_without_trials_and_one_with_failures_alone_have_a_page() -> Non
     assert "The search has no trials yet." in empty.text
     assert "MACs: at most 500 MACs, 50.0% of the dense model." in empty.text
     hopeless = parsed(HOPELESS)
-    assert "No trial has completed yet; 3 of 3 failed." in hopeless.text
+    assert "No trial has completed yet, and 3 of 3 failed." in hopeless.text
     assert "diverged [nan]" in hopeless.text
     assert "out of memory" in hopeless.text
 

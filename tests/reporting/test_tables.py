@@ -106,7 +106,7 @@ def test_a_supernets_scores_need_no_finetune() -> None:
     shared = dataclasses.replace(SUMMARY, rungs=("supernet",))
     (note,) = summary_notes(shared)
     assert (
-        'after the rung "supernet", on weights of the supernet; an export writes the best trial as scored'
+        'after the rung "supernet", on weights of the supernet. An export writes the best trial as scored'
         in note
     )
     assert "autoprune export" in next_command(shared, "sqlite:///s.db")
@@ -116,7 +116,7 @@ def test_scores_of_a_rung_that_trained_on_from_the_supernet_do() -> None:
     """The weights of that rung are not kept: an export would write another model than the scored one."""
     trained = dataclasses.replace(SUMMARY, rungs=("supernet", "50 steps"))
     (note,) = summary_notes(trained)
-    assert 'after the rung "50 steps", which no trial keeps; a finetune trains' in note
+    assert 'after the rung "50 steps", which no trial keeps. A finetune trains' in note
     assert "autoprune finetune" in next_command(trained, "sqlite:///s.db")
 
 
@@ -124,7 +124,7 @@ def test_scores_of_repaired_candidates_say_what_a_finetune_begins_with() -> None
     """A repair alone can be exported as it was scored; what trained on from it cannot."""
     alone = dataclasses.replace(SUMMARY, rungs=("repair", "calibrate"))
     (note,) = summary_notes(alone)
-    assert 'after the rung "calibrate"; an export writes the best trial as scored' in note
+    assert 'after the rung "calibrate". An export writes the best trial as scored' in note
     assert "autoprune export" in next_command(alone, "sqlite:///s.db")
     trained = dataclasses.replace(SUMMARY, rungs=("repair", "50 steps"))
     (note,) = summary_notes(trained)
@@ -213,5 +213,5 @@ def test_a_measured_latency_stands_in_for_the_predicted_one() -> None:
     unsure = dataclasses.replace(TIMED, measured=dataclasses.replace(MEASURED, surely=False))
     doubted = summary_notes(dataclasses.replace(WITH_LATENCY, records=(unsure,), best=unsure))
     assert any(each.endswith("within the budget, though its interval reaches beyond it.") for each in doubted)
-    assert "predicted; for trial 0 they were measured side by side with the dense model." in note
+    assert "predicted. For trial 0 they were measured side by side with the dense model." in note
     assert "1.08 ms, 58.3% (56.1% to 60.1%) of the dense model's time: within the budget." in note

@@ -81,7 +81,7 @@ def test_files_of_two_runtimes_with_several_inputs_side_by_side(folder: Path) ->
     threads = torch.get_num_threads()
     models = [folder / "two.onnx", folder / "two.pt2"]
     with pytest.raises(
-        ConfigError, match=r'two\.onnx: input images is \?x3x8x8; give its sizes with --shape "i'
+        ConfigError, match=r'two\.onnx: input images is \?x3x8x8\. Give its sizes with --shape "i'
     ):
         bench(models)
     shapes = ["images=1x3x8x8", "kinds=1"]
@@ -141,7 +141,7 @@ def test_each_model_names_the_runtime_that_ran_it(folder: Path) -> None:
 
 
 def test_sizes_that_a_file_leaves_free_are_requested(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sizes\.pt2: input images is \?x3x\?x\?; give its sizes with --s"):
+    with pytest.raises(ConfigError, match=r"sizes\.pt2: input images is \?x3x\?x\?\. Give its sizes with"):
         bench([folder / "sizes.pt2"])
     for shape in ("2x3x20x24", "images=2x3x20x24"):
         assert len(bench([folder / "sizes.pt2"], shapes=[shape], tolerance=0.9, limit_seconds=1).rows) == 1
@@ -165,14 +165,14 @@ def test_a_folder_without_a_known_architecture_is_named(tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("missing.onnx", {}, r"missing\.onnx: no such file"),
-        ("net.pth", {}, r"net\.pth: cannot be timed; expected a file ending in \.onnx or \.pt2, or a folder"),
+        ("net.pth", {}, r"net\.pth: cannot be timed\. Expected a file ending in \.onnx or \.pt2, or a f"),
         ("four.pt2", {"batch": 8}, r"four\.pt2: its batch is 4, expected 8: .* export it again"),
         ("small.onnx", {"shapes": ["1xx3"]}, r'--shape: got "1xx3", expected sizes such as "1x3x224x224"'),
         ("small.onnx", {"shapes": ["1x4x16x16"]}, r"is \?x3x16x16, which --shape 1x4x16x16 does not fit"),
         ("small.pt2", {"shapes": ["3x16x16"]}, r"is \?x3x16x16, which --shape 3x16x16 does not fit"),
         ("small.pt2", {"tolerance": 2.0}, r"--tolerance: got 2\.0, expected a share between 0 and 1"),
         ("small.onnx", {"shapes": ["imges=1x3x16x16"]}, r"--shape imges=1x3x16x16: no model has an input"),
-        ("two.onnx", {"shapes": ["1x4"]}, r"--shape 1x4: every model has several inputs; name one of \w+, "),
+        ("two.onnx", {"shapes": ["1x4"]}, r"--shape 1x4: every model has several inputs\. Name one of \w+, "),
         ("small.onnx", {"shapes": ["1x3", "1x4"]}, r"--shape 1x4: sizes of that input are given twice"),
         ("small.pt2", {"device": "cuda:77"}, r'^--device: got "cuda:77"'),
         ("small.pt2", {"device": "tpu"}, r'^--device: "tpu" is no device'),

@@ -57,8 +57,8 @@ def test_predictions_count_if_nothing_was_timed(url: str) -> None:
     for limit, number in (("3ms", 2), ("3.9 ms", 2), ("40%", 3), ("0.1 s", 5), ("2000 us", 1)):
         picked = run.best("toy", url, {"latency": limit})
         assert picked.trial.number == number, limit
-    least = r"the smallest: 1 ms \(10\.0%, trial 0\)\.$"
-    with pytest.raises(StudyError, match=rf"toy: no complete trial is within --latency 0\.5ms; {least}"):
+    least = r"The smallest: 1 ms \(10\.0%, trial 0\)\.$"
+    with pytest.raises(StudyError, match=rf"toy: no complete trial is within --latency 0\.5ms\. {least}"):
         run.best("toy", url, {"latency": "0.5ms"})
 
 
@@ -136,7 +136,7 @@ def test_the_least_that_there_is_is_one_that_could_be_taken(url: str) -> None:
 
 def test_a_search_that_fills_its_budget_reports_that_nothing_lies_below_it(url: str) -> None:
     objectives = r'search\.objectives = \["score", "flops"\]'
-    hint = rf"Every trial fills its budget; a search with {objectives} gives a front to pick from\.$"
+    hint = rf"Every trial fills its budget\. A search with {objectives} gives a front to pick from\.$"
     for limits in ({"flops": "1"}, {"flops": "1", "params": "1"}):
         with pytest.raises(StudyError, match=hint):
             run.best("toy", url, limits)

@@ -103,7 +103,7 @@ def test_a_replaced_study_loses_its_logs_and_artifacts_and_no_others(searched: S
 
 def test_a_search_does_not_replace_the_study_that_it_begins_from(searched: SearchResult) -> None:
     place = [f"search.study={searched.name}", f"search.storage={STORAGE}"]
-    with pytest.raises(StudyError, match="would replace the study that it begins from; choose another name"):
+    with pytest.raises(StudyError, match=r"replace the study that it begins from\. Choose another name"):
         autoprune.search(
             from_study=searched, overrides=[*place, "search.seed=1"], if_exists="overwrite", watch=None
         )
@@ -136,7 +136,7 @@ def test_a_dense_model_is_trained_again_only_to_replace_it(trained: dict[str, An
     first = autoprune.train(trained, watch=None)
     before = first.checkpoint.read_bytes()
     assert autoprune.train(trained, if_exists="resume", watch=None) == first
-    with pytest.raises(ConfigError, match="exists already; name another file, or replace this one with"):
+    with pytest.raises(ConfigError, match=r"exists already\. Name another file, or replace this one with"):
         autoprune.train(trained, watch=None)
     other = {**trained, "train": {"epochs": 2}}
     assert autoprune.train(other, if_exists="overwrite", watch=None).checkpoint == first.checkpoint

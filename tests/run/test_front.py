@@ -192,7 +192,7 @@ def test_nothing_within_the_limits_names_the_least_there_is(searched: Searched) 
     share = searched.summary.share(least, "macs")
     with pytest.raises(
         StudyError,
-        match=rf"front: no complete trial is within --flops 0\.5% and --params 1; the smallest: "
+        match=rf"front: no complete trial is within --flops 0\.5% and --params 1\. The smallest: "
         rf".* k FLOPs \({share:.1%}, trial {least.number}\), .* parameters \(.*%, trial \d+\)\.$",
     ):
         run.best("front", searched.url, {"flops": "0.5%", "params": "1"})

@@ -40,7 +40,7 @@ KEPT = ("study.db", "study.db-wal", "study.db-journal", "dense.safetensors", "sp
 @pytest.mark.parametrize("spell", [str, lambda name: f"./x/../{name}", os.path.abspath])
 def test_files_of_a_study_are_kept(config: RunSpec, name: str, spell: Callable[[str], str]) -> None:
     Path("x").mkdir()
-    with pytest.raises(ConfigError, match=r"^--output: .* is the .*; name another file\.$"):
+    with pytest.raises(ConfigError, match=r"^--output: .* is the .*\. Name another file\.$"):
         require_unprotected(spell(name), "--output", protected_files("study.db", config))
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
         require_unprotected(path, "--output", {})
     with pytest.raises(OSError, match=f"it is {kind}, expected a regular file"), replacing(path):
         pass
-    with pytest.raises(ExportError, match=f"it is {kind}, expected|is a folder; name a file"):
+    with pytest.raises(ExportError, match=f"it is {kind}, expected|is a folder. Name a file"):
         export_model(nn.ReLU(), path, "pt2", torch.zeros(1, 2))
     after = os.lstat(path)
     assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
@@ -88,7 +88,7 @@ def test_an_export_keeps_the_model_that_it_is_of(tmp_path: Path, name: str) -> N
     noted = {"name": "digits_resnet", "classes": 10, "input_shape": [1, 8, 8]}
     save_pruned(make_model("digits_resnet", 10, 1).eval(), Plan({}), tmp_path, extra={"architecture": noted})
     before = (tmp_path / name).read_bytes()
-    with pytest.raises(ConfigError, match=r"is the model to export; name another file"):
+    with pytest.raises(ConfigError, match=r"is the model to export\. Name another file"):
         export_saved(tmp_path, "pt2", output=tmp_path / name)
     assert (tmp_path / name).read_bytes() == before
 
@@ -103,7 +103,7 @@ def test_a_folder_of_pipes_is_no_saved_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["run.toml", "study.db", "dense.safetensors", "notes", "small.pt2"])
 def test_an_export_replaces_files_of_its_own_format_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ExportError, match=rf"{name}: exists already and is not a \.onnx file; name another"):
+    with pytest.raises(ExportError, match=rf"{name}: exists already and is not a \.onnx file\. Name another"):
         export_model(nn.ReLU(), tmp_path / name, "onnx", torch.zeros(1, 2))
     assert (tmp_path / name).read_text() == "mine"
     assert os.listdir(tmp_path) == [name]

@@ -84,7 +84,7 @@ def test_it_is_trained_once_and_then_searched(seven: str) -> None:
         search(config=settings)
     trained = train(load_config(settings))
     assert trained.checkpoint == Path(TRAINED).absolute()
-    with pytest.raises(ConfigError, match=r"model\.new_head: .* exists already; replace this one with"):
+    with pytest.raises(ConfigError, match=r"model\.new_head: .* exists already\. Replace this one with"):
         train(load_config(settings))
     left_over = trained.checkpoint.with_suffix(".training")
     left_over.touch()

@@ -205,7 +205,7 @@ def test_a_second_process_is_refused_while_a_flow_runs(tmp_path: Path) -> None:
 
     def watch(event: Event) -> None:
         if "select" in str(event) and (tmp_path / "flow" / "flow.lock").exists():
-            with pytest.raises(StudyError, match=r"process \d+ on .* runs this flow; wait for it") as caught:
+            with pytest.raises(StudyError, match=r"process \d+ on .* runs this flow\. Wait for it") as caught:
                 autoprune.prune(net(), DATA, given)
             refused.append(str(caught.value))
 

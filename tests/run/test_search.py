@@ -124,7 +124,7 @@ def test_loaders_of_the_users_own_are_searched_and_the_model_stays(
     assert all((record.score or 0) < 0 < (record.error or 0) for record in result.summary.records)
     again = autoprune.resume("own", model=model, data=dict(zip(("train", "val", "test"), made, strict=True)))
     assert again.summary == result.summary
-    with pytest.raises(ConfigError, match=r"a script passed its own; resume from Python"):
+    with pytest.raises(ConfigError, match=r"a script passed its own\. Resume from Python"):
         autoprune.resume("own")
     tuned = autoprune.finetune("own", model=model, data=tuple(made))
     assert tuned.test_score == pytest.approx(tuned.val_score)
@@ -325,7 +325,7 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
     split = dataclasses.replace(config, data=dataclasses.replace(config.data, val_fraction=0.3))
     for other, differs in ((frozen, r"model \(its channel groups\)"), (split, "data")):
         with pytest.raises(
-            StudyError, match=rf"other parts than the search: {differs}; copy the search's files there"
+            StudyError, match=rf"other parts than the search: {differs}\. Copy the search's files there"
         ):
             dataclasses.replace(factory, spec=other)()
     write(weights, 2)
@@ -435,7 +435,7 @@ def test_a_search_whose_every_trial_failed_is_reported_without_a_plot(
     assert found.plot is None
     page = report("own", result.storage, html=True).page
     assert page is not None
-    assert "No trial has completed yet; 2 of 2 failed." in page.read_text("utf-8")
+    assert "No trial has completed yet, and 2 of 2 failed." in page.read_text("utf-8")
     assert [failure.trials for failure in found.summary.failures()] == [(0, 1)]
 
 
@@ -454,7 +454,7 @@ def test_a_study_whose_device_is_not_here_is_refused_before_a_trial_fails(
     result = autoprune.search(model, data, {**CONFIG, "search": {**CONFIG["search"], "trials": 1}})
     move_trials(result.storage, "own", "cuda:77")
     refused = (
-        r"^own: its trials run on cuda:77, which this machine lacks; resume it on a machine that has it\.$"
+        r"^own: its trials run on cuda:77, which this machine lacks\. Resume it on a machine that has it\.$"
     )
     with pytest.raises(StudyError, match=refused):
         autoprune.resume("own", model=model, data=data, overrides=["search.trials=4"])
@@ -536,7 +536,7 @@ def test_a_model_that_holds_a_tensor_with_a_history_is_searched(
 def test_a_model_that_cannot_be_copied_is_refused_with_advice(data: VisionData) -> None:
     model = Remembers(nest=True)
     model(torch.zeros(2, 1, 8, 8))
-    with pytest.raises(ConfigError, match=r"model: Remembers cannot be copied: .*; remove from its modules"):
+    with pytest.raises(ConfigError, match=r"model: Remembers cannot be copied: .*\. Remove from its modules"):
         autoprune.search(model, data, CONFIG)
 
 

@@ -102,4 +102,4 @@ def test_a_real_run_under_its_profile_trains_no_checkpoint(
 def test_a_search_from_a_study_takes_no_profile(tmp_path: Path) -> None:
     code, _, err = run_here("search", "--from", "s", "--profile", "smoke", cwd=tmp_path)
     assert code == 2
-    assert "has the settings of that one; use --set" in err
+    assert "has the settings of that one. Use --set" in err

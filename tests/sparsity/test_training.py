@@ -148,7 +148,7 @@ def test_only_batch_norms_of_searchable_groups_are_penalised() -> None:
         ({"strength": -1.0}, "sparsify.strength: got -1.0, expected a number of 0 or more"),
         ({"strength": []}, r"sparsify.strength: got \[\], expected"),
         ({"strength": [1e-3, 1e-3]}, "or a list of different ones"),
-        ({"penalty": "growing"}, '"growing" acts on the channels that a plan cuts; give plan'),
+        ({"penalty": "growing"}, '"growing" acts on the channels that a plan cuts. Give plan'),
         (
             {"penalty": "polarization", "options": {"tt": 1.0}},
             r'unknown option "tt"\. Did you mean "t"|unknown option "tt"\. Known: t',
@@ -164,7 +164,7 @@ def test_bad_arguments_are_one_line(arguments: dict[str, Any], message: str) -> 
 def test_a_penalty_on_scales_of_a_model_without_batch_norm_is_one_line() -> None:
     layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)]
     prunable = autoprune.trace(nn.Sequential(*layers), torch.zeros(1, 1, 8, 8))
-    with pytest.raises(ConfigError, match=r'Sequential does not fit: it has no BatchNorm; use "group-lasso"'):
+    with pytest.raises(ConfigError, match=r'does not fit: it has no BatchNorm\. Use "group-lasso"'):
         run(prunable)
     frozen = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
     with pytest.raises(ConfigError, match="has no channel group to narrow"):

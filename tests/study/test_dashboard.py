@@ -131,5 +131,5 @@ def test_a_file_is_never_written_through_a_link(study: SearchStudy, tmp_path: Pa
     assert (mine.read_text(), kept.read_text(), kept.is_symlink()) == ("mine", "new", False)
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StudyError, match="artifacts: it is a link; put a folder in its place"):
+    with pytest.raises(StudyError, match=r"artifacts: it is a link\. Put a folder in its place"):
         keep_file(study, report, folder)

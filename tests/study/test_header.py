@@ -211,7 +211,7 @@ def test_a_whole_header_with_all_facts_is_read(study: optuna.Study) -> None:
 def test_a_damaged_header_is_one_line(study: optuna.Study, damage: str) -> None:
     path, value = DAMAGES[damage]
     study.set_user_attr(HEADER, with_damage(WHOLE, path, value))
-    named = rf"^toy: its header is damaged: .*({path[-1]}|objectives).*; restore the storage from a copy"
+    named = rf"^toy: its header is damaged: .*({path[-1]}|objectives).*\. Restore the storage from a copy"
     with pytest.raises(StudyError, match=named) as caught:
         read_header(study)
     assert len(str(caught.value)) < 300
@@ -247,7 +247,7 @@ def test_an_attribute_that_is_no_json_is_one_line(tmp_path: Path, text: str) -> 
         file.commit()
     for use in (open_study, study_state):
         with pytest.raises(
-            StudyError, match=r"toy: its header is damaged: .*; restore the storage"
+            StudyError, match=r"toy: its header is damaged: .*\. Restore the storage"
         ) as caught:
             use(url, "toy")
         assert len(str(caught.value)) < 300
@@ -266,13 +266,13 @@ def test_an_attribute_that_is_no_json_is_one_line(tmp_path: Path, text: str) -> 
 def test_a_damaged_measurement_is_one_line(tmp_path: Path, values: Any) -> None:
     study = new_study(f"sqlite:///{tmp_path}/study.db")
     study.store_note("autoprune:measured:3", values)
-    with pytest.raises(StudyError, match=r"toy: autoprune:measured:3 is damaged: .*; restore the storage"):
+    with pytest.raises(StudyError, match=r"toy: autoprune:measured:3 is damaged: .*\. Restore the storage"):
         study.records()
 
 
 def test_facts_of_a_later_version_are_refused(study: optuna.Study) -> None:
     """Whatever else the later version changed: its facts are not checked against this version's schema."""
     study.set_user_attr(HEADER, {**WHOLE, "chosen": {"version": 4, "ranking": []}})
-    message = "^toy: a later version of autoprune made this study .*version 4, .* up to 3.*; update autoprune"
+    message = "^toy: a later version of autoprune made this study .*version 4, .* up to 3.*. Update autoprune"
     with pytest.raises(StudyError, match=message):
         read_header(study)

@@ -77,7 +77,7 @@ def test_another_process_that_had_opened_the_torn_journal_goes_on(path: Path, ur
 def test_a_full_disk_takes_nothing_away(path: Path, url: str, full_disk: FullDisk) -> None:
     study = new_study(url)
     before = path.read_bytes()
-    with full_disk(len(before) + 20), pytest.raises(StudyError, match="the disk is full; make room"):
+    with full_disk(len(before) + 20), pytest.raises(StudyError, match=r"the disk is full\. Make room"):
         study.store_note("first", 1)
     assert path.read_bytes() == before
     study.store_note("first", 1)
@@ -89,7 +89,7 @@ def test_a_broken_line_within_is_named(path: Path, url: str, line: bytes) -> Non
     new_study(url).store_note("first", 1)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], line, *lines[1:]]))
-    with pytest.raises(StudyError, match=r"a damaged one: line 2 is no operation; restore") as caught:
+    with pytest.raises(StudyError, match=r"a damaged one: line 2 is no operation\. Restore") as caught:
         open_study(url, "toy")
     assert "\n" not in str(caught.value)
 

@@ -61,7 +61,7 @@ def test_another_model_data_or_space_is_refused_by_name(url: str) -> None:
 
 def test_a_study_is_made_once(url: str) -> None:
     new_study(url)
-    with pytest.raises(StudyError, match=r"a study of that name exists in .*; resume it"):
+    with pytest.raises(StudyError, match=r"a study of that name exists in .*\. Resume it"):
         new_study(url)
 
 
@@ -391,7 +391,7 @@ def test_late_reports_of_a_trial_that_was_taken_over_are_dropped(
         slow.requeue(late)
         slow.fail(late, "it is too late")
     assert [record.getMessage() for record in caplog.records] == [
-        "trial 0 was taken over by another process; this attempt is dropped"
+        "trial 0 was taken over by another process, so this attempt is dropped"
     ]
     monkeypatch.undo()
     if by_then == "waits":
@@ -553,7 +553,7 @@ def test_no_message_of_a_study_shows_the_password_of_its_storage(tmp_path: Path)
         with pytest.raises(StudyError, match=r"\*\*\*") as caught:
             verb(where, name)
         assert "secret" not in str(caught.value)
-    with pytest.raises(StudyError, match=r"password=\*\*\*; resume it") as caught:
+    with pytest.raises(StudyError, match=r"password=\*\*\*\. Resume it") as caught:
         create_study(url, "toy", config={}, identity={}, facts=FACTS)
     assert "secret" not in str(caught.value)
 

@@ -148,10 +148,10 @@ def test_a_search_for_a_study_skips_entries_that_are_no_files(
 @pytest.mark.parametrize(
     ("storage", "message"),
     [
-        ("journal:", "not a URL; write it as journal:///runs/study.log, or give a path"),
-        ("journal:a.log", "not a URL; write it as journal:///"),
-        ("sqlite:/a.db", "not a URL; write it as sqlite://"),
-        ("postgresql+psycopg:user:secret@host", "not a URL; write it as postgresql"),
+        ("journal:", "not a URL. Write it as journal:///runs/study.log, or give a path"),
+        ("journal:a.log", "not a URL. Write it as journal:///"),
+        ("sqlite:/a.db", "not a URL. Write it as sqlite://"),
+        ("postgresql+psycopg:user:secret@host", "not a URL. Write it as postgresql"),
     ],
 )
 def test_a_scheme_without_its_slashes_is_no_file(storage: str, message: str) -> None:

@@ -126,7 +126,7 @@ def test_later_versions_may_add_attributes() -> None:
 
 @pytest.mark.parametrize(("place", "to"), DAMAGES, ids=lambda value: repr(value)[:30])
 def test_each_damage_is_one_line_that_names_the_trial_and_the_place(place: str, to: Any) -> None:
-    with pytest.raises(StudyError, match=r"^trial -1: .*; it is left out$") as caught:
+    with pytest.raises(StudyError, match=r"^trial -1: .*\. It is left out$") as caught:
         read_attributes(trial_with(damaged(place, to)), objectives=1)
     message = str(caught.value)
     assert place.split(".")[0] in message
@@ -161,7 +161,7 @@ def test_a_complete_trial_has_one_finite_value_an_objective(values: list[float])
 def test_attributes_that_samplers_store_are_checked_too(key: str, value: Any) -> None:
     trial = trial_with(SOUND)
     trial.system_attrs = {**trial.system_attrs, key: value}
-    with pytest.raises(StudyError, match=r"^trial -1: .*; it is left out$"):
+    with pytest.raises(StudyError, match=r"^trial -1: .*\. It is left out$"):
         read_attributes(trial, objectives=1)
 
 

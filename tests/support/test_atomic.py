@@ -241,7 +241,7 @@ def test_a_pruned_model_stays_if_the_next_does_not_fit(tmp_path: Path, full_disk
 
 def test_a_training_that_cannot_store_its_setting_reports_it(tmp_path: Path, full_disk: FullDisk) -> None:
     config = settle(load_config("digits", ["search.setting=float32 contiguous"]))
-    message = r"setting\.json: cannot be written \(File too large\); free some space"
+    message = r"setting\.json: cannot be written \(File too large\)\. Free some space"
     dense = load_dense(config, trained=False)
     with pytest.raises(CheckpointError, match=message), full_disk(1):
         train_dense(dense, config, tmp_path / "new" / "dense.safetensors")

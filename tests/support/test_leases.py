@@ -30,7 +30,7 @@ def test_leases_tell_processes_apart() -> None:
 
 def test_a_held_file_is_refused_and_is_gone_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "new" / "flow.lock"
-    message = r"new: process \d+ on .* runs this flow; wait for it or end it"
+    message = r"new: process \d+ on .* runs this flow\. Wait for it or end it"
     with locked(path, "flow"):
         with pytest.raises(StudyError, match=message), locked(path, "flow"):
             pass
@@ -68,7 +68,7 @@ def test_an_interrupted_takeover_leaves_no_lock(tmp_path: Path, monkeypatch: pyt
 def test_the_file_of_another_host_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "flow.lock"
     path.write_text(json.dumps(Lease("elsewhere", 7, "then").to_json()))
-    message = "process 7 on elsewhere may still run this flow; if it is gone, remove .*flow.lock"
+    message = "process 7 on elsewhere may still run this flow. If it is gone, remove .*flow.lock"
     with pytest.raises(StudyError, match=message), locked(path, "flow"):
         pass
     assert path.exists()
@@ -76,6 +76,6 @@ def test_the_file_of_another_host_is_refused_with_the_way_out(tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    message = r"flow.lock: cannot be written \(.*\); choose another place"
+    message = r"flow.lock: cannot be written \(.*\)\. Choose another place"
     with pytest.raises(StudyError, match=message), locked(tmp_path / "file" / "flow.lock", "flow"):
         pass

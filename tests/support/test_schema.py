@@ -42,10 +42,10 @@ def test_what_fits_is_returned_with_keys_of_later_versions() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (None, r"a: got None, expected keys with values; restore it\."),
-        ({}, r"a: score is missing; restore it\."),
-        ({"score": "0.5"}, r"a: score: got '0\.5', expected a valid number; restore it\."),
-        ({"score": math.nan}, r"a: score: got nan, expected a finite number; restore it\."),
+        (None, r"a: got None, expected keys with values\. Restore it\."),
+        ({}, r"a: score is missing\. Restore it\."),
+        ({"score": "0.5"}, r"a: score: got '0\.5', expected a valid number\. Restore it\."),
+        ({"score": math.nan}, r"a: score: got nan, expected a finite number\. Restore it\."),
         ({"score": 10**400}, r"a: score: got 1000\d+\.\.\.\d+"),
         ({"score": True}, r"a: score: got True, expected a valid number"),
         ({"score": 1, "inner": {"widths": {"conv\n1": 0.5}}}, r"a: inner\.widths\.conv\\\\?n1: got 0\.5"),

@@ -32,8 +32,8 @@ IMAGE = torch.zeros(1, 1, 8, 8)
 
 @pytest.mark.parametrize("raised", [SystemExit(0), GeneratorExit(), asyncio.CancelledError(), OSError()])
 def test_whatever_a_block_raises_is_one_error(raised: BaseException) -> None:
-    with pytest.raises(DataError, match=rf"^m:f failed: {type(raised).__name__}.*; try again$") as caught:  # noqa: SIM117
-        with guarded("m:f failed", DataError, advice="try again"):
+    with pytest.raises(DataError, match=rf"^m:f failed: {type(raised).__name__}.*\. Try again$") as caught:  # noqa: SIM117
+        with guarded("m:f failed", DataError, advice="Try again"):
             raise raised
     assert caught.value.__cause__ is raised
 

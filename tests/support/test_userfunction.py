@@ -88,7 +88,7 @@ def test_ctrl_c_during_an_import_passes(in_folder: Path) -> None:
      "os:pa\x1b[2Jth", "os\n:path", "x" * 5000 + ":make", "os:" + "a." * 3000 + "a"],
 )  # fmt: skip
 def test_what_is_no_reference_is_quoted_in_one_short_line(reference: str) -> None:
-    with pytest.raises(ConfigError, match="names no function; write it as") as caught:
+    with pytest.raises(ConfigError, match=r"names no function\. Write it as") as caught:
         load_function(reference, "model.factory")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300

@@ -118,7 +118,7 @@ class _Shared(nn.Module):
 def test_a_frozen_module_without_a_weight_of_its_own_is_frozen_or_refused() -> None:
     prunable = trace(_Shared(), image(), frozen=["second"])
     assert "second: frozen by the user" in str([group.frozen for group in prunable.groups])
-    with pytest.raises(TraceError, match=r"frozen: act is a ReLU without parameters; name the layer"):
+    with pytest.raises(TraceError, match=r"frozen: act is a ReLU without parameters\. Name the layer"):
         trace(_Shared(), image(), frozen=["act"])
 
 

@@ -67,7 +67,7 @@ def test_an_event_that_was_not_logged_is_logged_later_and_the_error_is_one_warni
         for point in POINTS:
             log.log(point)
     assert warnings == [
-        "warning: tracker mine stopped: ConnectionError: no server at all; the next command on this study "
+        "warning: tracker mine stopped: ConnectionError: no server at all. The next command on this study "
         "logs the rest"
     ]
     with tracking(tmp_path, events.append) as log:

@@ -228,7 +228,7 @@ def test_another_trainings_state_is_refused_with_the_difference(tmp_path: Path) 
     with pytest.raises(CheckpointError, match=r"belongs to another training: model was"):
         fit(retrained, DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"it is corrupt; remove it"):
+    with pytest.raises(CheckpointError, match=r"it is corrupt\. Remove it"):
         fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
 
 

@@ -170,7 +170,7 @@ def test_misfit_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 
 def test_missing_and_corrupt_files(tmp_path: Path) -> None:
     model = make_model("digits_resnet", 10, 1)
-    with pytest.raises(CheckpointError, match=r"there is no such file; train one with `autoprune train"):
+    with pytest.raises(CheckpointError, match=r"there is no such file\. Train one with `autoprune train"):
         load_checkpoint(model, tmp_path / "absent.pt")
     with pytest.raises(CheckpointError, match=r"cannot be read"):
         checkpoint_hash(tmp_path / "absent.pt")

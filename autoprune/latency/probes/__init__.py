@@ -114,13 +114,13 @@ def check_probe(setting: LatencySetting) -> ProbeSpec:
         )
     if setting.channels_last and not probe.channels_last:
         raise ConfigError(
-            "latency.channels_last: an ONNX file has no memory layout; remove the key or use another "
+            "latency.channels_last: an ONNX file has no memory layout. Remove the key or use another "
             f'latency.probe than "{setting.probe}".'
         )
     if probe.dtypes and setting.dtype not in probe.dtypes:
         raise ConfigError(
             f'latency.dtype: the runtime of "{setting.probe}" has no kernels for most layers in '
-            f'"{setting.dtype}"; use {quoted(probe.dtypes, " or ")}.'
+            f'"{setting.dtype}". Use {quoted(probe.dtypes, " or ")}.'
         )
     return probe
 

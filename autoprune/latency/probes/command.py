@@ -91,7 +91,7 @@ def _run(line: str, most_seconds: float) -> float:
         printed.join(_GRACE_S)
         complaints.join(_GRACE_S)
     if problem is not None:
-        raise LatencyError(f"{where} {problem}; run the command by hand to see why.")
+        raise LatencyError(f"{where} {problem}. Run the command by hand to see why.")
     if process.returncode != 0:
         raise LatencyError(f"{where} failed with code {process.returncode}: {complaints.last_line()}")
     return checked_milliseconds(printed.last_line(), f"{where} printed")

@@ -99,7 +99,7 @@ def open_session(path: Path, setting: LatencySetting, profile: Path | None = Non
         provider, given = "CUDAExecutionProvider", {"device_id": torch.device(setting.device).index or 0}
     if provider not in onnxruntime.get_available_providers():
         raise LatencyError(
-            f'latency.device: got "{setting.device}", but this onnxruntime has no {provider}; install '
+            f'latency.device: got "{setting.device}", but this onnxruntime has no {provider}. Install '
             'onnxruntime-gpu or use device = "cpu".'
         )
     try:
@@ -108,7 +108,7 @@ def open_session(path: Path, setting: LatencySetting, profile: Path | None = Non
         raise LatencyError(f"{path.name}: ONNX Runtime cannot open it: {reason_of(error)}") from error
     if session.get_providers()[0] != provider:  # onnxruntime falls back to the CPU with only a warning
         raise LatencyError(
-            f'latency.device: got "{setting.device}", but {provider} does not start; check that its '
+            f'latency.device: got "{setting.device}", but {provider} does not start. Check that its '
             'CUDA and cuDNN libraries are found, or use device = "cpu".'
         )
     return session

@@ -89,10 +89,10 @@ class LatencyTable:
         Raises:
             LatencyError: it was not. The message names the differences.
         """
-        advice = "leave latency.table out to measure a new one, or name the table of this device and model."
+        advice = "Leave latency.table out to measure a new one, or name the table of this device and model."
         if self.model != prunable.fingerprint:
             name = type(prunable.model).__name__
-            raise LatencyError(f"latency table: measured for another model than this {name}; {advice}")
+            raise LatencyError(f"latency table: measured for another model than this {name}. {advice}")
         got, expected = dataclasses.asdict(self.setting), dataclasses.asdict(setting)
         del expected["command_seconds"]
         differing = [
@@ -100,12 +100,12 @@ class LatencyTable:
         ]
         if differing:
             raise LatencyError(
-                f"latency table: measured under another setting ({'; '.join(differing)}); {advice}"
+                f"latency table: measured under another setting ({'; '.join(differing)}). {advice}"
             )
         differing = device_fingerprint(setting).differences(self.device, there="in the table")
         if differing:
             raise LatencyError(
-                f"latency table: measured on another device ({'; '.join(differing)}); {advice}"
+                f"latency table: measured on another device ({'; '.join(differing)}). {advice}"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
     form = values.get("format") if isinstance(values, Mapping) else None
     if isinstance(form, int) and form != _FORMAT:
         raise LatencyError(
-            f"latency table: got format {abridged(form)}, expected {_FORMAT}; measure it again."
+            f"latency table: got format {abridged(form)}, expected {_FORMAT}. Measure it again."
         )
     check_table(values)
     try:

@@ -31,6 +31,6 @@ def solve_non_negative(columns: FloatArray, target: FloatArray) -> FloatArray:
     except RuntimeError as error:
         raise LatencyError(
             f"latency table: a fit of {columns.shape[1]} coefficients to {len(target)} readings does not "
-            "converge; measure again while the device runs nothing else, or use another latency.probe."
+            "converge. Measure again while the device runs nothing else, or use another latency.probe."
         ) from error
     return np.asarray(solved)

@@ -136,7 +136,7 @@ def _require_one_graph(files: Sequence[Any], name: str) -> None:
     dense = structure(files[0])
     if any(structure(file) != dense for file in files[1:]):
         raise LatencyError(
-            f"{name}: the nodes of its ONNX file depend on the widths of its layers; freeze the layers that "
+            f"{name}: the nodes of its ONNX file depend on the widths of its layers. Freeze the layers that "
             'decide this, or use another latency.probe such as "eager".'
         )
 
@@ -153,7 +153,7 @@ def _moving(
         if any(number is None for number in numbers):
             raise LatencyError(
                 f"{model}: {place} in its ONNX file is {list(dense)} in the dense model, and no size of the "
-                "model explains its value in a narrowed one; freeze the layer, or use another latency.probe "
+                "model explains its value in a narrowed one. Freeze the layer, or use another latency.probe "
                 'such as "eager".'
             )
         yield place, tuple(number for number in numbers if number is not None)

@@ -180,7 +180,7 @@ def make_operators(observed: Sequence[Sequence[Call]], sizes: Observations) -> O
         if [call.kind for call in others] != [call.kind for call in calls]:
             raise LatencyError(
                 f"latency table: got {len(others)} operator calls in a narrowed model, expected the same "
-                f"{len(calls)} calls as in the dense one; freeze the layers whose widths decide which calls "
+                f"{len(calls)} calls as in the dense one. Freeze the layers whose widths decide which calls "
                 'are made, or limit "macs" instead of the latency.'
             )
     drafts: list[_Draft] = []

@@ -15,7 +15,7 @@ from autoprune.errors import LatencyError
 from autoprune.support.schema import Strict, read_as
 
 _MOST_GROUPS = 100_000
-_ADVICE = "measure it again by leaving the file out."
+_ADVICE = "Measure it again by leaving the file out."
 
 _Step = Annotated[int, Field(ge=1, le=2**31)]
 _Free = Annotated[int, Field(ge=0, le=2**31)]
@@ -77,14 +77,14 @@ def check_table(values: Any) -> None:
     for name, surface in table.surfaces.items():
         if not _fits(surface):
             raise LatencyError(
-                f"{where}: the grid of surface {name[:80]!r} does not fit its knots; {_ADVICE}"
+                f"{where}: the grid of surface {name[:80]!r} does not fit its knots. {_ADVICE}"
             )
     for operator in table.operators:
         if operator.signature not in table.surfaces:
-            raise LatencyError(f"{where}: operator {operator.name[:80]!r} has no surface; {_ADVICE}")
+            raise LatencyError(f"{where}: operator {operator.name[:80]!r} has no surface. {_ADVICE}")
         places = [place for size in operator.sizes for place in size.times]
         if not all(place.isdecimal() and len(place) < 7 and int(place) < table.groups for place in places):
-            raise LatencyError(f"{where}: a size of {operator.name[:80]!r} names no group; {_ADVICE}")
+            raise LatencyError(f"{where}: a size of {operator.name[:80]!r} names no group. {_ADVICE}")
 
 
 def _fits(surface: _Surface) -> bool:

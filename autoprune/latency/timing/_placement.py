@@ -67,8 +67,8 @@ def check_device(setting: LatencySetting) -> None:
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (torch.device(setting.device).index or 0) >= seen:
         raise ConfigError(
-            f'latency.device: got "{setting.device}", but torch sees {seen} CUDA devices here; '
-            'use "cpu" or measure on a machine that has it.'
+            f'latency.device: got "{setting.device}", but torch sees {seen} CUDA devices here. '
+            'Use "cpu" or measure on a machine that has it.'
         )
 
 
@@ -84,7 +84,7 @@ def check_threads(setting: LatencySetting) -> None:
     if setting.threads > cores:
         raise ConfigError(
             f"latency.threads: got {setting.threads}, expected at most {cores}, the CPU cores that this "
-            "process may use; set fewer threads or measure on a machine that has them."
+            "process may use. Set fewer threads or measure on a machine that has them."
         )
 
 

@@ -69,7 +69,7 @@ def check_search(spec: RunSpec) -> None:
         )
     if len(spec.search.criteria) > 1 and spec.has_supernet:
         raise ConfigError(
-            "search.criterion: got several, but the sub-models of a supernet are all cut by one; name one "
+            "search.criterion: got several, but the sub-models of a supernet are all cut by one. Name one "
             'criterion, or leave "supernet" out of score.rungs.'
         )
     if spec.moved_costs and pruner.prunes and search.pruner != SearchSettings().pruner:
@@ -112,7 +112,7 @@ def check_paths(spec: RunSpec, opened: str | None = None) -> None:
     file = file_of(storage)
     if file is not None:
         if file.is_dir():
-            raise ConfigError(f"search.storage: {file} is a folder; name a file in it.")
+            raise ConfigError(f"search.storage: {file} is a folder. Name a file in it.")
         probe_writable(file.parent, "search.storage")
     if opened is None and spec.latency.table is not None:
         probe_writable(Path(spec.latency.table).parent, "latency.table")
@@ -133,11 +133,11 @@ def check_study_is_new(spec: RunSpec) -> None:
     if state == "foreign":
         raise StudyError(
             f"{name}: {shown_url(url)} has a study of that name that this version of autoprune did not "
-            "create; choose another search.study or search.storage."
+            "create. Choose another search.study or search.storage."
         )
     if state == "ours":
         raise StudyError(
-            f"{name}: {shown_url(url)} has a study of that name already; resume it with "
+            f"{name}: {shown_url(url)} has a study of that name already. Resume it with "
             f"`{study_command('resume', name, url)}`, or choose another search.study."
         )
 

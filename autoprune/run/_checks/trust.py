@@ -205,7 +205,7 @@ def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
         return Imports(None, barred=os.getcwd())
     listed = ", ".join(f"{key} = {_quoted(text)}" for key, text in unknown.items())
     raise StudyError(
-        f"{study.name}: the study names code: {listed}; give --trust to run it, or --config CONFIG.toml that "
+        f"{study.name}: the study names code: {listed}. Give --trust to run it, or --config CONFIG.toml that "
         "names it."
     )
 
@@ -230,8 +230,8 @@ def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str],
     if not any(wanted.is_relative_to(Path(place).resolve()) for place in allowed):
         option = "-o PATH" if key == "--output" else f"--set {key}=PATH"
         raise StudyError(
-            f"{study.name}: the study wants to write to {_quoted(str(path))}, outside the current folder; "
-            f"choose a path with {option}."
+            f"{study.name}: the study wants to write to {_quoted(str(path))}, outside the current folder. "
+            f"Choose a path with {option}."
         )
 
 
@@ -297,7 +297,7 @@ def trusted_architecture(
             imports = Imports(None, barred=os.getcwd())
         else:
             raise CheckpointError(
-                f"{folder}: the recipe names code: architecture = {_quoted(name)}; give --trust to run "
+                f"{folder}: the recipe names code: architecture = {_quoted(name)}. Give --trust to run "
                 "it, or load the model in Python with autoprune.load_pruned(folder, make_model)."
             )
     with importing(imports):
@@ -312,7 +312,7 @@ def require_trusted_file(path: Path, *, trust: bool) -> None:
     """
     if path.suffix == ".pt2" and not trust:
         raise ConfigError(
-            f"{path}: loading a .pt2 file runs any code that is pickled in it; give --trust if you know who "
+            f"{path}: loading a .pt2 file runs any code that is pickled in it. Give --trust if you know who "
             "made it, or time the model as .onnx."
         )
 

@@ -137,7 +137,7 @@ class StudyMoments:
             if checkpoint_hash(partial) != note.sha256:
                 raise CheckpointError(
                     f"moments {path}: this machine measures other moments than those that the trials of "
-                    f"{study} were scored with; {MOMENTS.recovery_advice(note)}"
+                    f"{study} were scored with. {MOMENTS.recovery_advice(note)}"
                 )
         return path
 

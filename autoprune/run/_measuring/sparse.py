@@ -90,7 +90,7 @@ def tried_strengths(spec: RunSpec) -> list[StrengthFacts]:
     note = None if path is None or not Path(path).exists() else read_history(path)
     if note is None or "facts" not in note:
         return []
-    advice = "remove the note and its checkpoint to train the sparse model again."
+    advice = "Remove the note and its checkpoint to train the sparse model again."
     read = read_as(_Note, note, where=str(history_path(str(path))), error=CheckpointError, advice=advice)
     settings = read.origin.sparsify
     return [
@@ -116,7 +116,7 @@ def sparsified(run: Run) -> Run:
     known = read_history(path) if path.exists() else None
     if path.exists() and (known is None or known.get("origin") != origin):
         raise ConfigError(
-            f"{path}: holds a sparse model of other weights, data or [sparsify]; remove it, or set another "
+            f"{path}: holds a sparse model of other weights, data or [sparsify]. Remove it, or set another "
             "output.folder."
         )
     if known is None:

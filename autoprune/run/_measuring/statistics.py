@@ -227,7 +227,7 @@ def measure_blocks(context: MeasurementContext) -> dict[str, float]:
     names = [block.name for block in context.run.space.blocks]
     possible, images = _affordable(context, 1 + len(names))
     if possible is not None:
-        raise PlanError(f"there is no time to score {1 + len(names)} models; raise search.trials.")
+        raise PlanError(f"there is no time to score {1 + len(names)} models. Raise search.trials.")
     part = spread_samples(context.run.dense.data.val, images)
     cuts: list[Cut] = [{}, *({name: 0} for name in names)]
     counter = context.counter("blocks", len(cuts))

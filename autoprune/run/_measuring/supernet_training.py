@@ -72,7 +72,7 @@ def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
     state.unlink(missing_ok=True)
     counts = SUPERNET.note_once(study, path)
     if counts.sha256 != checkpoint_hash(path):
-        run.watch(Stage("supernet: another process was faster; trials are scored with its weights"))
+        run.watch(Stage("supernet: another process was faster, so trials are scored with its weights"))
     return SUPERNET.require(counts, study, run.spec)
 
 

@@ -263,7 +263,7 @@ def _image_seconds(dense: Dense, inputs: Any) -> float:
 
 _WHY = {
     "model.name": "a model of the zoo, of torchvision or of timm",
-    "model.factory": "your function that makes the model; it may take classes and in_channels",
+    "model.factory": "your function that makes the model, and may take classes and in_channels",
     "model.checkpoint": "the trained weights of the dense model",
     "model.weights": "trained weights by name",
     "data.name": "the data set",
@@ -271,8 +271,8 @@ _WHY = {
     "data.folder": "the folder with train/ and val/, each with one folder of images for each class",
     "data.image_size": "pixels a side to which the images are scaled",
     "budget": "the most that the small model may cost: shares of the dense model, or amounts",
-    "search.device": "the device of trainings; auto takes a GPU if there is one",
-    "search.trials": "sub-models that are tried; more find better ones, and take longer in proportion",
+    "search.device": "the device of trainings: auto takes a GPU if there is one",
+    "search.trials": "sub-models that are tried: more find better ones, and take longer in proportion",
     "score.rungs": "how a sub-model is scored: with refitted layers, then after short finetunes",
     "score.moment_images": "training images from which the refit is computed",
     "race.entrants": "the best sub-models that are trained against each other at the end",

@@ -80,7 +80,7 @@ def read_model(answer: str) -> dict[str, Any]:
         return {"name": answer}
     hint = suggest(answer, names) or " `autoprune guide config` lists the names of the zoo."
     raise ConfigError(
-        f'--model: unknown model "{answer}"; expected a name of the zoo or of torchvision, {PREFIX}NAME, or '
+        f'--model: unknown model "{answer}". Expected a name of the zoo or of torchvision, {PREFIX}NAME, or '
         f'"module:function" for a function of your own that returns the model.{hint}'
     )
 
@@ -99,7 +99,7 @@ def read_data(answer: str) -> dict[str, Any]:
         return {"loaders": answer}
     named = [name for name, row in DATASETS.items() if not row.streams]
     raise ConfigError(
-        f'--data: "{answer}" is no folder and no data set; expected one of {", ".join(named)}, the path of a '
+        f'--data: "{answer}" is no folder and no data set. Expected one of {", ".join(named)}, the path of a '
         'folder with train/ and val/, or "module:function" for a function of your own that returns '
         f"loaders.{suggest(answer, named)}"
     )
@@ -140,8 +140,8 @@ def read_profile(answer: str) -> Profile:
     profile = find_profile(answer, "--profile")
     if profile.is_trial_run:
         raise ConfigError(
-            f'--profile: "{answer}" is a trial run, not a length of the search that the config describes; '
-            "give --smoke to try the config after it is written."
+            f'--profile: "{answer}" is a trial run, not a length of the search that the config describes. '
+            "Give --smoke to try the config after it is written."
         )
     return profile
 

@@ -49,11 +49,11 @@ def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
         if amount is not None and (amount.number <= 0 or (amount.is_share and amount.number >= 1)):
             raise BudgetError(
                 f"budget.{key.name}: got {shown_value(getattr(settings, key.name))}, expected more than 0 "
-                f'and less than the dense model\'s own; write e.g. "50%" or "{key.unit.example}".'
+                f'and less than the dense model\'s own. Write e.g. "50%" or "{key.unit.example}".'
             )
     if required and all(amount is None for _, amount in written):
         raise ConfigError(
-            'budget: no limit is given; write e.g. flops = "50%", macs = "20M", params = "40%", '
+            'budget: no limit is given. Write e.g. flops = "50%", macs = "20M", params = "40%", '
             'latency = "4 ms" or tolerance = "0.5 points".'
         )
 
@@ -86,7 +86,7 @@ def resolve_budget(
         words = RequestedLimit(key, text, dense_cost * key.per_cost)
         if key.cost == LATENCY and amount.units(dense_cost) >= dense_cost:
             raise BudgetError(
-                f"{words}: {text} is not below the dense model's {dense_cost:.3g} ms ({runtime}); set a "
+                f"{words}: {text} is not below the dense model's {dense_cost:.3g} ms ({runtime}). Set a "
                 "lower limit, or check [latency]."
             )
         limit = _limit(amount, words, counted=isinstance(dense_cost, int))
@@ -142,7 +142,7 @@ def read_limit(name: str, text: str, dense: Mapping[str, float], where: str | No
     amount = _parse(option, text, key)
     if amount.is_share and not whole:
         raise ConfigError(
-            f"{option}: got {shown_value(text)}, but the dense model's cost is not known; write e.g. "
+            f"{option}: got {shown_value(text)}, but the dense model's cost is not known. Write e.g. "
             f'"{key.unit.example}".'
         )
     most = amount.units(whole) if amount.is_share else amount.number / key.per_cost
@@ -184,7 +184,7 @@ def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
     units = number * key.unit.suffixes[found[2]]
     if units < 1 and key.unit.is_whole:
         raise ConfigError(
-            f"{where}: got {shown_value(value)}, which is less than one; write a share as "
+            f"{where}: got {shown_value(value)}, which is less than one. Write a share as "
             f'"{float(number):.0%}".'
         )
     return _Amount(units, is_share=False)

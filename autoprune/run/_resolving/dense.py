@@ -56,7 +56,7 @@ GIVEN_MODEL = (nn.Module, NoneType)
 _TRIED_IMAGES = 8
 """The images of the first, trial training step. BatchNorm needs more than one."""
 
-_PREPARED_ALREADY = "task.prepare: only batches of loaders of your own are prepared; leave it out."
+_PREPARED_ALREADY = "task.prepare: only batches of loaders of your own are prepared. Leave it out."
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def own_copy(model: nn.Module) -> nn.Module:
     if missing:
         raise ConfigError(f"model: {missing}")
     advice = (
-        "remove from its modules the tensors that a forward pass left there, or give a new model that is "
+        "Remove from its modules the tensors that a forward pass left there, or give a new model that is "
         "loaded with these weights."
     )
     with guarded(f"model: {type(model).__name__} cannot be copied", ConfigError, advice=advice):
@@ -158,7 +158,7 @@ def try_model(dense: Dense) -> None:
         return
     if main is None:
         raise ConfigError(
-            f"model: its output is a {type(outputs).__name__}, expected a tensor of logits; another output "
+            f"model: its output is a {type(outputs).__name__}, expected a tensor of logits. Another output "
             "needs a metric with update and compute, or task.evaluate, and a task.train_step or "
             'task.loss = "model".'
         )
@@ -195,8 +195,8 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
     learns_labels = dense.task.loss is cross_entropy and dense.task.has_loss_function
     if learns_labels and classes is not None and classes < dense.data.classes:
         raise ConfigError(
-            f"model: it has {classes} outputs for data of {dense.data.classes} classes; "
-            f"build it with as many outputs.{label_hint(dense.data)}"
+            f"model: it has {classes} outputs for data of {dense.data.classes} classes. "
+            f"Build it with as many outputs.{label_hint(dense.data)}"
         )
     dense.task.require_numbers(outputs, targets)
     if dense.task.evaluate is not None:
@@ -232,7 +232,7 @@ def _require_classes(task: Task, outputs: Tensor, targets: Tensor) -> None:
     if not is_distribution:
         raise ConfigError(
             f'task.metric: "kl" compares distributions over classes, and the outputs {tuple(outputs.shape)} '
-            f'with targets {tuple(targets.shape)} hold none; set task.metric to "nll".'
+            f'with targets {tuple(targets.shape)} hold none. Set task.metric to "nll".'
         )
 
 
@@ -246,7 +246,7 @@ def try_training(dense: Dense) -> None:
     trained = own_copy(dense.model).train()
     if not any(parameter.requires_grad for parameter in trained.parameters()):
         raise ConfigError(
-            "model: no parameter of it requires a gradient, so there is nothing to train; call "
+            "model: no parameter of it requires a gradient, so there is nothing to train. Call "
             "requires_grad_(True)."
         )
     # The check whether this CPU computes convolutions wrongly comes later. Take the detour in any case.
@@ -254,7 +254,7 @@ def try_training(dense: Dense) -> None:
         loss = dense.task.step(trained, batch).loss
         if not loss.requires_grad:
             raise ConfigError(
-                "model: no gradient of its outputs reaches its parameters; take .detach() and "
+                "model: no gradient of its outputs reaches its parameters. Take .detach() and "
                 "torch.no_grad() out of its forward pass."
             )
         where = f"model: its backward pass failed on inputs {described(batch[0])}"
@@ -315,7 +315,7 @@ def fit_heads(model: nn.Module, data: VisionData) -> tuple[str, ...]:
         Their names, or () if they stay.
     """
     if not data.input_shape:
-        raise ConfigError("model.new_head: the inputs are no batch of equal images; leave it out.")
+        raise ConfigError("model.new_head: the inputs are no batch of equal images. Leave it out.")
     inputs = torch.zeros(1, *data.input_shape)
     if main_output(_outputs(model, inputs)).shape[1:2] == (data.classes,):
         return ()
@@ -324,7 +324,7 @@ def fit_heads(model: nn.Module, data: VisionData) -> tuple[str, ...]:
     if outputs[1:2] != (data.classes,):
         raise ConfigError(
             f"model.new_head: with {data.classes} outputs of {', '.join(heads)} the model returns {outputs} "
-            "for one image; give a model.factory that makes the model for the classes of the data."
+            "for one image. Give a model.factory that makes the model for the classes of the data."
         )
     return heads
 
@@ -349,7 +349,7 @@ def load_dense(spec: RunSpec, *, trained: bool = True) -> Dense:
     named = (spec.model.name or spec.model.factory) and (spec.data.name or spec.data.loaders)
     if not named:
         raise ConfigError(
-            "model and data: the study names none, because a script passed its own; resume from Python, e.g. "
+            "model and data: the study names none, because a script passed its own. Resume from Python, e.g. "
             "autoprune.resume(study, storage, model=model, data=data)."
         )
     device, task = spec.device, spec.loss_and_metric

@@ -55,5 +55,5 @@ def require_weights(dense: Dense, study: SearchStudy, spec: RunSpec) -> None:
     if weights_hash(dense.model) != study.identity[_WEIGHTS]:
         raise ExportError(
             f"{study.name}: {spec.model.checkpoint or 'the model'} does not hold the weights that the search "
-            "began with; restore them."
+            "began with. Restore them."
         )

@@ -29,18 +29,18 @@ def input_hint(model: nn.Module, shape: tuple[int, ...]) -> str:
         return ""
     channels, _, width = shape
     if channels not in _FEW and width in _FEW:
-        return " The images look like [n, H, W, C]; give [n, C, H, W] with .permute(0, 3, 1, 2)."
+        return " The images look like [n, H, W, C]. Give [n, C, H, W] with .permute(0, 3, 1, 2)."
     first = next((each for each in model.modules() if isinstance(each, nn.Conv2d)), None)
     wanted = channels if first is None else first.in_channels
     if wanted != channels:
         return (
             f" Its first convolution takes {wanted} channel{'s' if wanted > 1 else ''} and the images have "
-            f"{channels}; convert the images, or build the model for {channels}."
+            f"{channels}. Convert the images, or build the model for {channels}."
         )
     for size in _SIZES:
         if runs(model, torch.zeros(1, channels, size, size)):
             return (
-                f" It runs on images of {size} x {size}; scale them to the size of the training (a folder: "
+                f" It runs on images of {size} x {size}. Scale them to the size of the training (a folder: "
                 f"data.image_size = {size})."
             )
     return ""
@@ -49,7 +49,7 @@ def input_hint(model: nn.Module, shape: tuple[int, ...]) -> str:
 def label_hint(data: VisionData) -> str:
     """Return advice if the labels of the validation part begin above 0, or ""."""
     low = min((int(targets.min()) for _, targets in data.val if is_labels(targets)), default=0)
-    return f" The labels begin at {low}; subtract {low}." if low > 0 else ""
+    return f" The labels begin at {low}. Subtract {low}." if low > 0 else ""
 
 
 def is_labels(targets: Any) -> bool:

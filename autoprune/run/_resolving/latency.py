@@ -134,7 +134,7 @@ def find_table(
     found = table.calibration
     watch(
         Stage(
-            f"latency table: dense model {table.dense_ms:.3g} ms; predictions err by {found.error:.1%} "
+            f"latency table: dense model {table.dense_ms:.3g} ms, predictions err by {found.error:.1%} "
             f"on held-out candidates ({found.candidates} timed in {found.seconds:.0f} s)"
         )
     )

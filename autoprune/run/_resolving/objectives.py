@@ -29,7 +29,7 @@ def objective_costs(search: SearchSettings) -> tuple[str, ...]:
             raise ConfigError(unknown("search.objectives", name, known))
         if known[name] in named:
             raise ConfigError(
-                f'search.objectives: "{named[known[name]]}" and "{name}" are the same cost; leave one out.'
+                f'search.objectives: "{named[known[name]]}" and "{name}" are the same cost. Leave one out.'
             )
         named[known[name]] = name
     return tuple(named)

@@ -64,7 +64,7 @@ def settle(config: ConfigSource, *, named: bool = True, trained_head: bool = Tru
             checkpoint, model = head_file(spec), dataclasses.replace(model, weights=None)
         elif checkpoint is None and model.weights is None and model.name is not None:
             raise ConfigError(
-                "model.new_head: replaces the last layer of trained weights, and none are named; set "
+                "model.new_head: replaces the last layer of trained weights, and none are named. Set "
                 "model.checkpoint or model.weights."
             )
     elif checkpoint is None and model.weights is None and model.name is not None:
@@ -134,11 +134,11 @@ def find_storage(study: str, storage: str | None = None) -> str:
         file = file_of(url)
         if file is not None and file.is_dir():
             raise StudyError(
-                f"--storage {shown_url(storage)}: this is a folder; name the file of the study in it."
+                f"--storage {shown_url(storage)}: this is a folder. Name the file of the study in it."
             )
         if file is not None and not file.exists():
             raise StudyError(
-                f"--storage {shown_url(storage)}: no such file; name the file that holds the study."
+                f"--storage {shown_url(storage)}: no such file. Name the file that holds the study."
             )
         return url
     own = Path(RUNS) / f"{file_name_of(study)}.db"
@@ -152,7 +152,7 @@ def find_storage(study: str, storage: str | None = None) -> str:
             return absolute_storage(str(file))
         names += there or []
     if not files:
-        raise StudyError(f'study "{study}": no storage in {RUNS}/; name one with --storage sqlite:///PATH.')
+        raise StudyError(f'study "{study}": no storage in {RUNS}/. Name one with --storage sqlite:///PATH.')
     known = suggest(study, names) or f" Studies there: {', '.join(names) or 'none'}."
     raise StudyError(
         f'study "{study}": no study of that name in {RUNS}/*.db.{known} '
@@ -229,30 +229,30 @@ def require_unprotected(path: str | os.PathLike[str], key: str, kept: Mapping[Pa
     path = Path(path)
     for file, what in kept.items():
         if path.resolve() == file.resolve() or (path.exists() and file.exists() and path.samefile(file)):
-            raise ConfigError(f"{key}: {path} is {what}; name another file.")
+            raise ConfigError(f"{key}: {path} is {what}. Name another file.")
     try:
         require_regular(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise ConfigError(
-            f"{key}: {path} cannot be written ({reason_of(error)}); name another file."
+            f"{key}: {path} cannot be written ({reason_of(error)}). Name another file."
         ) from None
 
 
 def _unwritable(folder: Path, key: str, error: OSError) -> ConfigError:
-    return ConfigError(f"{key}: {folder} cannot be written ({reason_of(error)}); name another folder.")
+    return ConfigError(f"{key}: {folder} cannot be written ({reason_of(error)}). Name another folder.")
 
 
 def _require_function(section: str, key: str, name: str | None, reference: str | None) -> None:
     """Refuse a function as a value of `name`, and anything but a function as a value of the other key."""
     if name is not None and ":" in name:
         raise ConfigError(
-            f'{section}.name: "{name}" names a function; write it as {section}.{key} = "{name}".'
+            f'{section}.name: "{name}" names a function. Write it as {section}.{key} = "{name}".'
         )
     if reference is not None and ":" not in reference:
         raise ConfigError(
-            f'{section}.{key}: "{reference}" names no function; write it as "package.module:function".'
+            f'{section}.{key}: "{reference}" names no function. Write it as "package.module:function".'
         )
 
 
@@ -271,7 +271,7 @@ def _require_persistent(storage: str | None) -> None:
     """Refuse a storage in memory, which no other command can open."""
     if storage is not None and is_in_memory(absolute_storage(storage)):
         raise ConfigError(
-            f"search.storage: {shown_url(storage)} is lost when the command ends; name a file, e.g. "
+            f"search.storage: {shown_url(storage)} is lost when the command ends. Name a file, e.g. "
             "runs/study.db."
         )
 
@@ -280,7 +280,7 @@ def _require_one(section: str, **choices: str | None) -> None:
     given = {key: value for key, value in choices.items() if value is not None}
     empty = next((key for key, value in given.items() if not value), None)
     if empty is not None:
-        raise ConfigError(f'{section}.{empty}: got "", expected a name; set one, or leave the key out.')
+        raise ConfigError(f'{section}.{empty}: got "", expected a name. Set one, or leave the key out.')
     if len(given) != 1:
         known = " or ".join(f"{section}.{key}" for key in choices)
         got = " and ".join(f'{key} = "{value}"' for key, value in given.items()) or "neither"

@@ -88,8 +88,8 @@ def few_plans(space: SearchSpace, trials: int) -> str:
     plans = "1 distinct plan meets" if count == 1 else f"{count} distinct plans meet"
     return (
         f"{plans} the budget, and search.trials is {trials}: the search ends when "
-        f"{'it is' if count == 1 else 'all of them are'} tried; "
-        "a lower search.divisor or search.low may give more plans"
+        f"{'it is' if count == 1 else 'all of them are'} tried. "
+        "A lower search.divisor or search.low may give more plans"
     )
 
 
@@ -149,7 +149,7 @@ def _build_space(prunable: Prunable, cost: CostFunction, budget: Budget, spec: R
         return build_space(prunable.groups, cost, budget, spec.space)
     if not prunable.blocks:
         kind = type(prunable.model).__name__
-        raise ConfigError(f"search.depth: {kind} has no residual block that can be dropped; leave it out.")
+        raise ConfigError(f"search.depth: {kind} has no residual block that can be dropped. Leave it out.")
     return build_depth_space(prunable.groups, prunable.blocks, cost, budget, spec.space)
 
 

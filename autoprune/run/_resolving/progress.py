@@ -42,7 +42,7 @@ def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     if few := few_plans(problem.space, spec.search.trials):
         watch(Stage(few))
     for name, step in problem.space.relaxed.items():
-        watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
+        watch(Stage(f"{name} is too small for the divisor, so its widths are multiples of {step}"))
 
 
 def _report_shares(problem: Problem, spec: RunSpec, watch: Watcher) -> None:

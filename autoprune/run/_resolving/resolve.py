@@ -126,8 +126,8 @@ def _report_new_heads(dense: Dense, spec: RunSpec, watch: Watcher) -> None:
     layers = ", ".join(dense.new_heads)
     if distils(spec):
         raise ConfigError(
-            f"model.new_head: {layers} is new and not trained, so no training can follow the dense model; "
-            "train it first with `autoprune train CONFIG` or train.when_missing = true, or set "
+            f"model.new_head: {layers} is new and not trained, so no training can follow the dense model. "
+            "Train it first with `autoprune train CONFIG` or train.when_missing = true, or set "
             'finetune.teacher = "none" and leave score.teacher and score.rungs = "supernet" out.'
         )
     watch(Stage(f"{layers} is new and not trained: the dense score is that of an untrained model"))

@@ -33,7 +33,7 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
             if rungs and rungs[-1].name not in RUNGS[name].follows:
                 behind = "".join(f', or follow "{each}"' for each in RUNGS[name].follows)
                 raise ConfigError(
-                    f'score.rungs: got "{name}" after "{rungs[-1].name}"; rungs go from cheap to '
+                    f'score.rungs: got "{name}" after "{rungs[-1].name}". Rungs go from cheap to '
                     f'expensive, so "{name}" can only be the first{behind}.'
                 )
             rungs.append(Rung(name))

@@ -88,7 +88,7 @@ def require_unseen_validation(spec: RunSpec, data: VisionData) -> None:
             f"{checkpoint or 'the model'} may have been trained on the validation part (no note next to it)"
         )
     raise DataError(
-        f"data: {reason}, and scores on training images are near 100%; give a separate validation part (a "
+        f"data: {reason}, and scores on training images are near 100%. Give a separate validation part (a "
         "folder with val/, or loaders), or consent with data.checkpoint_saw_validation = true."
     )
 

@@ -86,7 +86,7 @@ class RunSpec(RunConfig):
             return self.objectives
         if self.objectives:
             raise ConfigError(
-                "budget.tolerance: got several search.objectives as well; leave out one of the two."
+                "budget.tolerance: got several search.objectives as well. Leave out one of the two."
             )
         return (self.tolerance.key.cost,)
 

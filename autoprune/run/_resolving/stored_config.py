@@ -77,7 +77,7 @@ def stored_setting(study: SearchStudy) -> Setting:
         resolve_device(setting.device)
     except ConfigError:
         raise StudyError(
-            f"{study.name}: its trials run on {setting.device}, which this machine lacks; resume it on a "
+            f"{study.name}: its trials run on {setting.device}, which this machine lacks. Resume it on a "
             "machine that has it."
         ) from None
     return fit_to_machine(setting)
@@ -93,15 +93,15 @@ def read_setting(values: Any, *, where: str) -> Setting:
     Raises:
         StudyError: the values are no setting.
     """
-    advice = "restore it from a copy, or begin again without it."
+    advice = "Restore it from a copy, or begin again without it."
     setting = read_as(Setting, values, where=where, error=StudyError, advice=advice)
     missing = sorted(setting.facts.keys() - values.keys())  # defaults would make another setting of it
     if missing:
-        raise StudyError(f"{where}: {missing[0]} is missing; {advice}")
+        raise StudyError(f"{where}: {missing[0]} is missing. {advice}")
     if setting.dtype not in DTYPES or not 1 <= setting.threads <= _MOST_THREADS:
         raise StudyError(
             f"{where}: got dtype {abridged(setting.dtype)} and {abridged(setting.threads)} threads, expected "
-            f"one of {', '.join(DTYPES)} and 1 to {_MOST_THREADS} threads; {advice}"
+            f"one of {', '.join(DTYPES)} and 1 to {_MOST_THREADS} threads. {advice}"
         )
     return setting
 
@@ -217,7 +217,7 @@ def change_spec(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
         path, value = parse_override(override)
         if not path.startswith("finetune.") and path not in CHANGEABLE:
             raise ConfigError(
-                f"--set {path}: this key cannot change during a study; begin another search. "
+                f"--set {path}: this key cannot change during a study. Begin another search. "
                 f"Keys that can: {', '.join(CHANGEABLE)}, finetune.*"
             )
         set_key(values, path, value)

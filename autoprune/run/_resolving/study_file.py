@@ -99,17 +99,17 @@ class StudyFile:
         if other is None:
             raise CheckpointError(
                 f"{self.name} {moved}: no such file, but the trials of {study.name} were scored "
-                f"with its {self.content}; {self.recovery_advice(note)}"
+                f"with its {self.content}. {self.recovery_advice(note)}"
             )
         raise CheckpointError(
             f"{self.name} {other}: the file holds other {self.content} than those that the trials of "
-            f"{study.name} were scored with; {self.recovery_advice(note)}"
+            f"{study.name} were scored with. {self.recovery_advice(note)}"
         )
 
     def recovery_advice(self, note: FileNote) -> str:
         """Return the end of a message, which explains how to restore the noted file."""
         return (
-            f"copy {note.path} from {note.host}, share its folder with this machine, or begin another search."
+            f"Copy {note.path} from {note.host}, share its folder with this machine, or begin another search."
         )
 
     @property
@@ -118,7 +118,7 @@ class StudyFile:
 
     def _read(self, note: Any, study: SearchStudy) -> FileNote:
         where = f"{study.name}: its note on the {self.name} is damaged"
-        advice = "restore the storage from a copy."
+        advice = "Restore the storage from a copy."
         return read_as(FileNote, note, where=where, error=StudyError, advice=advice)
 
     def _places(self, note: FileNote, spec: RunSpec) -> tuple[Path, Path]:

@@ -136,7 +136,7 @@ def _follow(group: Group, data: GivenData) -> Any:
                 loaded = _loaded(group, message, data)
             elif loaded is None or loaded.fingerprint != message.data:
                 raise DataError(
-                    "data: this process loaded other data than process 0; give it the same files in the same "
+                    "data: this process loaded other data than process 0. Give it the same files in the same "
                     "folder."
                 )
             else:

@@ -44,7 +44,7 @@ def tolerance_of(settings: BudgetSettings) -> Tolerance | None:
     if text is None:
         if name is not None:
             raise ConfigError(
-                'budget.of: set without budget.tolerance; write e.g. tolerance = "0.5 points", or leave "of" '
+                'budget.of: set without budget.tolerance. Write e.g. tolerance = "0.5 points", or leave "of" '
                 "out."
             )
         return None

@@ -87,10 +87,10 @@ def _train(config: ConfigSource, group: Group, watch: Watch, if_exists: str) -> 
             return TrainResult(path, known)
         if if_exists != "overwrite":
             of = "" if if_exists == "error" else " without the score of a training"
-            key, other = ("new_head", "") if spec.model.new_head else ("checkpoint", "name another file, or ")
+            key = "new_head" if spec.model.new_head else "checkpoint"
+            advice = "Replace" if spec.model.new_head else "Name another file, or replace"
             raise ConfigError(
-                f"model.{key}: {path} exists already{of}; {other}replace this one with "
-                'if_exists = "overwrite".'
+                f'model.{key}: {path} exists already{of}. {advice} this one with if_exists = "overwrite".'
             )
     _ = spec.train_schedule
     check_amounts(spec.budget, required=False)  # or a search would refuse it after this training
@@ -100,7 +100,7 @@ def _train(config: ConfigSource, group: Group, watch: Watch, if_exists: str) -> 
     if spec.model.new_head and not dense.new_heads:
         raise ConfigError(
             f"model.new_head: the last layer of {spec.model.checkpoint or 'the model'} has "
-            f"{dense.data.classes} outputs, as the data need; it is not new, so nothing is left to train."
+            f"{dense.data.classes} outputs, as the data need. It is not new, so nothing is left to train."
         )
     with watching(watch) as show:
         if spec.report.trackers:
@@ -113,7 +113,7 @@ def _file_to_write(spec: RunSpec) -> Path:
     if spec.model.new_head:
         return Path(head_file(spec)).absolute()
     if spec.model.checkpoint is None:
-        raise ConfigError("model.checkpoint: not set; name the .safetensors file that the training writes.")
+        raise ConfigError("model.checkpoint: not set. Name the .safetensors file that the training writes.")
     return trained_path(spec.model.checkpoint)
 
 
@@ -127,7 +127,7 @@ def require_real_run(spec: RunSpec) -> None:
     if name is not None and find_profile(name).is_trial_run:
         raise ConfigError(
             f'search.profile: "{name}" is a trial run, which trains no checkpoint that a real search would '
-            f"load; take the key out, and try the config with `autoprune search CONFIG --profile {name}`."
+            f"load. Take the key out, and try the config with `autoprune search CONFIG --profile {name}`."
         )
 
 
@@ -215,13 +215,13 @@ def _setting_of(path: Path, dense: Dense, spec: RunSpec, watch: Watcher) -> Sett
             begun = read_setting(read_json(path), where="it is damaged")
         except (OSError, ValueError, StudyError) as error:
             raise CheckpointError(
-                f"{path}: cannot be read as the setting of a training ({reason_of(error)}); remove it and "
+                f"{path}: cannot be read as the setting of a training ({reason_of(error)}). Remove it and "
                 "the .training file next to it to start that training over."
             ) from error
         if begun.device != dense.device:
             raise CheckpointError(
-                f"{path}: the training began on {begun.device}, but search.device is {dense.device} here; "
-                "resume it on that device, or remove this and the .training file next to it to start over."
+                f"{path}: the training began on {begun.device}, but search.device is {dense.device} here. "
+                "Resume it on that device, or remove this and the .training file next to it to start over."
             )
         return fit_to_machine(begun)
     setting = measure_setting(dense, spec, watch).setting
@@ -240,5 +240,5 @@ def measure_setting(dense: Dense, spec: RunSpec, watch: Watcher) -> Choice:
     for label, reason in choice.left_out.items():
         watch(Stage(f"{label} is left out: {reason}"))
     times = ", ".join(f"{label} {value:.1f} ms" for label, value in choice.milliseconds.items())
-    watch(Stage(f"one training step: {times}; using {choice.setting.label} on {choice.setting.device}"))
+    watch(Stage(f"one training step: {times}, using {choice.setting.label} on {choice.setting.device}"))
     return choice

@@ -61,7 +61,7 @@ def require_own_folder(folder: Path) -> None:
     for path in (folder / WEIGHTS, *derived_files(folder)):
         if path.exists() or path.is_symlink():
             raise ExportError(
-                f"--output: {path} exists, and no {RECIPE} there says that autoprune wrote it; name another "
+                f"--output: {path} exists, and no {RECIPE} there says that autoprune wrote it. Name another "
                 "folder, or remove the file."
             )
 

@@ -76,7 +76,7 @@ class FinetuneResult(Shown):
     session: Session = field(default_factory=Session, compare=False)
 
     def _headline(self) -> str:
-        return f"{self.study}, trial {self.trial}: {scores_line(self)}; saved in {self.folder}"
+        return f"{self.study}, trial {self.trial}: {scores_line(self)}, saved in {self.folder}"
 
     def _tables(self) -> list[Table]:
         return [pruned_table(self)]
@@ -243,7 +243,7 @@ def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
     values = study.note(_note(name))
     if values is None:
         return None
-    where, advice = f"{study.name}: {_note(name)} is damaged", "restore the storage from a copy."
+    where, advice = f"{study.name}: {_note(name)} is damaged", "Restore the storage from a copy."
     read = read_as(_Stored, values, where=where, error=StudyError, advice=advice)
     return {**values, "cost": read.cost, "dense_cost": read.dense_cost, "epochs": read.epochs}
 

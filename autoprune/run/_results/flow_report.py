@@ -84,7 +84,7 @@ def compare_flows(folder: str | os.PathLike[str]) -> tuple[FlowComparison, ...]:
             same = (*sorted(record.identity.items()), record.config.get("task", {}).get("metric"))
             records.setdefault(same, []).append(record)
     if not records:
-        raise StudyError(f"{folder}: no flow is finished; run `autoprune prune` with the same config again.")
+        raise StudyError(f"{folder}: no flow is finished. Run `autoprune prune` with the same config again.")
     return tuple(_compared(group) for group in records.values())
 
 

@@ -55,7 +55,7 @@ class FlowResult(Shown):
     session: Session = field(default_factory=Session, compare=False)
 
     def _headline(self) -> str:
-        return f"{self.method or 'flow'}: {scores_line(self)}; saved in {self.folder}"
+        return f"{self.method or 'flow'}: {scores_line(self)}, saved in {self.folder}"
 
     def _tables(self) -> list[Table]:
         return [pruned_table(self), flow_table(self)]

@@ -299,8 +299,8 @@ def _data(run: Run) -> dict[str, str]:
         "data set": data.name,
         "images": f"{sizes}{shape}{classes}",
         "augmentation": data.augmentation,
-        "split": f"seed {settings.seed}; {settings.val_fraction:.0%} of the training part are held out if "
-        "the data have no validation part",
+        "split": f"seed {settings.seed}, and {settings.val_fraction:.0%} of the training part are held out "
+        "if the data have no validation part",
     }
 
 

@@ -65,7 +65,7 @@ def _require_head(noted: Architecture, recipe: Recipe, path: Path) -> None:
         if all(shape[axis : axis + 1] != (size,) for shape in shapes):
             what = f"{size} {'classes' if key == 'classes' else 'channels'}"
             raise CheckpointError(
-                f"{path}: extra.architecture.{key}: no tensor is for {what}; save the model again."
+                f"{path}: extra.architecture.{key}: no tensor is for {what}. Save the model again."
             )
 
 
@@ -104,7 +104,7 @@ def noted_architecture(folder: str | os.PathLike[str]) -> Architecture:
     noted: Any = read_recipe(folder).extra.get("architecture")
     if noted is None or (isinstance(noted, dict) and noted.get("name") is None):
         raise CheckpointError(
-            f"{folder}: its recipe does not name the dense architecture; load it in Python with "
+            f"{folder}: its recipe does not name the dense architecture. Load it in Python with "
             "autoprune.load_pruned(folder, make_model) and call autoprune.export."
         )
     return read_architecture(Path(folder) / RECIPE, noted)

@@ -75,7 +75,7 @@ def stored_savings(study: SearchStudy) -> dict[int, Savings]:
     Raises:
         StudyError: they are damaged.
     """
-    where, advice = f"{study.name}: {_NOTE} is damaged", "restore the storage from a copy."
+    where, advice = f"{study.name}: {_NOTE} is damaged", "Restore the storage from a copy."
     values = study.note(_NOTE) or {}
     kind = dict[int, dict[str, dict[str, float]]]
     return {**read_as(kind, values, where=where, error=StudyError, advice=advice)}

@@ -78,7 +78,7 @@ def train_fully(run: Run, small: nn.Module, record: TrialRecord) -> tuple[float,
     if not math.isfinite(score):
         raise TrialError(
             f"finetune: task.metric is {score} on the validation part after the training, expected a finite "
-            "number; fix the metric and run the same command again: the trained weights are kept."
+            "number. Fix the metric and run the same command again: the trained weights are kept."
         )
     return score, epochs
 

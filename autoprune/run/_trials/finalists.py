@@ -91,13 +91,13 @@ def _report_finalists(
     if failed:
         later = f"`{study_command('resume', study.name, study.url)}` times them later"
         some = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
-        run.watch(Stage(f"{some} be timed; {later}"))
+        run.watch(Stage(f"{some} be timed: {later}"))
     if timed and all(measured.met is False for measured in timed):
         fastest = min(timed, key=lambda measured: measured.ratio)
         run.watch(
             Stage(
-                f"none of the {len(timed)} best trials is within budget.latency = {run.spec.budget.latency}; "
-                f"the fastest takes {_words(fastest)}. Set the limit a little lower: predictions err."
+                f"none of the {len(timed)} best trials is within budget.latency = {run.spec.budget.latency}. "
+                f"The fastest takes {_words(fastest)}. Set the limit a little lower: predictions err."
             )
         )
 

@@ -161,7 +161,7 @@ class ScorerFactory:
         if differs:
             raise StudyError(
                 f"worker on {socket.gethostname()}: loaded other parts than the search: "
-                f"{', '.join(differs)}; copy the search's files there."
+                f"{', '.join(differs)}. Copy the search's files there."
             )
         setting = fit_to_machine(self.setting)  # it may have been chosen on another machine
         moments = None

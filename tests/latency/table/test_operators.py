@@ -86,6 +86,6 @@ def test_calls_that_depend_on_the_widths_are_refused_with_advice() -> None:
     observed = [[call], *[[call, call]] * (len(sizes.widths) - 1)]
     with pytest.raises(
         LatencyError,
-        match=r"got 2 operator calls in a narrowed model, expected the same 1 calls .*; freeze the",
+        match=r"got 2 operator calls in a narrowed model, expected the same 1 calls .*\. Freeze the",
     ):
         make_operators(observed, sizes)

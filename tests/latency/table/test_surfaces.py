@@ -117,7 +117,7 @@ def test_a_fit_that_does_not_settle_is_one_line_with_advice(monkeypatch: pytest.
         raise RuntimeError("Maximum number of iterations reached.")
 
     monkeypatch.setattr("autoprune.latency.table._least_squares.nnls", stuck)
-    with pytest.raises(LatencyError, match=r"does not converge; measure again .* latency\.probe"):
+    with pytest.raises(LatencyError, match=r"does not converge\. Measure again .* latency\.probe"):
         fit_operators(readings(), ["spatial", "spatial"])
 
 

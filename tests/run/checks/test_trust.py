@@ -140,7 +140,7 @@ def test_code_that_a_received_study_names_does_not_run(
     received(config_naming(key, CODE[key]))
     with pytest.raises(StudyError) as caught:
         verb(Consent())
-    assert f'fm: the study names code: {key} = "{CODE[key]}"; give --trust to run it, or --config' in str(
+    assert f'fm: the study names code: {key} = "{CODE[key]}". Give --trust to run it, or --config' in str(
         caught.value
     )
     assert not (place / "marker").exists()
@@ -345,7 +345,7 @@ def test_a_received_study_writes_below_the_current_folder_alone(place: Path, tmp
         config_naming("data.folder", "images"), output=settle(load_config(values), named=False).output
     )
     received(config)
-    wants = r"fm: the study wants to write to .*outside.*, outside the current folder; choose a path with"
+    wants = r"fm: the study wants to write to .*outside.*, outside the current folder\. Choose a path with"
     for consent in (Consent(), Consent(trust=True)):
         with pytest.raises(StudyError, match=wants + " --set output.folder=PATH"):
             resume(consent)
@@ -366,7 +366,7 @@ def test_no_place_escapes(place: Path, key: str, kind: str) -> None:
     config = config_naming(key, escaping(place, kind))
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, name="cifar10"))
     received(config)
-    with pytest.raises(StudyError, match=rf"outside the current folder; choose a path with --set {key}=PATH"):
+    with pytest.raises(StudyError, match=rf"the current folder\. Choose a path with --set {key}=PATH"):
         resume(Consent(trust=True))
 
 
@@ -430,7 +430,7 @@ def test_a_recipe_runs_no_code(
     place: Path, verb: Callable[[Path, Consent], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved(place, "evil:make")
-    message = r'best: the recipe names code: architecture = "evil:make"; give --trust to run it, or load'
+    message = r'best: the recipe names code: architecture = "evil:make"\. Give --trust to run it, or load'
     with pytest.raises(CheckpointError, match=message):
         verb(folder, Consent())
     with pytest.raises(CheckpointError, match="the current folder is not searched"):

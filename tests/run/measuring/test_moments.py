@@ -213,7 +213,7 @@ def test_a_file_that_is_damaged_or_changed_is_measured_once_more(
     save_moments(others, file)
     changed = checkpoint_hash(file)
     monkeypatch.setattr("autoprune.run._measuring.moments.measure_model", lambda *args, **kwargs: others)
-    differ = r"moments \S+: this machine measures other moments .* of mended .*; copy \S+ from \S+"
+    differ = r"moments \S+: this machine measures other moments .* of mended .*\. Copy \S+ from \S+"
     for verb in (autoprune.resume, autoprune.finetune):
         with pytest.raises(CheckpointError, match=differ):
             verb("mended", model=model, data=data)
@@ -229,7 +229,7 @@ def test_a_damaged_file_of_another_search_is_reported_before_a_study_is_made(
     file.write_bytes(b"damaged")
     again = config(output={"folder": str(tmp_path / "out")}, search={"trials": 1})
     with pytest.raises(
-        CheckpointError, match=r"cannot be read \(.*\); delete the file to measure the moments"
+        CheckpointError, match=r"cannot be read \(.*\)\. Delete the file to measure the moments"
     ):
         autoprune.search(model, data, again)
     assert not (tmp_path / "runs").exists()

@@ -99,7 +99,7 @@ def test_the_report_ranks_the_strengths_that_were_tried(tmp_path: Path) -> None:
 def test_a_sparse_model_of_other_settings_is_not_taken(searched: SearchResult) -> None:
     other = config(searched.output, sparsify={"epochs": 1, "strength": 1e-2})
     other["search"]["study"] = "another"
-    with pytest.raises(ConfigError, match=r"sparse.safetensors: holds a sparse model of other .*; remove it"):
+    with pytest.raises(ConfigError, match=r"sparse.safetensors: holds a sparse model of .*\. Remove it"):
         autoprune.search(net(), DATA, other)
 
 

@@ -281,8 +281,8 @@ def test_of_two_machines_that_train_the_supernet_the_first_counts(
         trained.append(first.prepare())
         first.folder.rename(elsewhere)
 
-    advice = rf"copy {first.folder}/supernet-\S+ from {socket.gethostname()}, share its folder"
-    told = rf"the file holds other weights than those that the trials of shared were scored with; {advice}"
+    advice = rf"Copy {first.folder}/supernet-\S+ from {socket.gethostname()}, share its folder"
+    told = rf"the file holds other weights than those that the trials of shared were scored with\. {advice}"
     with pytest.raises(CheckpointError, match=told):
         second.prepare(let_the_first_be_faster)
     with pytest.raises(CheckpointError, match=told):
@@ -337,7 +337,7 @@ def test_what_a_rung_trained_on_from_the_supernet_is_finetuned_before_an_export(
     monkeypatch.chdir(tmp_path)
     run = config(search={"trials": 1}, score={"rungs": ["supernet", "1 step"]})
     result = autoprune.search(fresh_model(), data, run)
-    with pytest.raises(ExportError, match=r"nothing to export yet; run `autoprune finetune shared"):
+    with pytest.raises(ExportError, match=r"nothing to export yet\. Run `autoprune finetune shared"):
         export("shared", storage=result.storage)
 
 

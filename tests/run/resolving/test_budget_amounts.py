@@ -88,7 +88,7 @@ def test_the_most_that_a_trial_may_cost(name: str, text: str, most: float) -> No
     [
         ("flops", "many", r"--flops: got 'many', expected a share such as \"50%\""),
         ("peak_memory", "5 ms", r"--peak-memory: got '5 ms'"),
-        ("latency", "40%", r"--latency: got '40%', but the dense model's cost is not known; write e\.g"),
+        ("latency", "40%", r"--latency: got '40%', but the dense model's cost is not known\. Write e\.g"),
         ("flop", "40%", r'limits: unknown cost "flop"\. Did you mean "flops"'),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_wrong_limit_gets_one_clear_line(name: str, text: str, message: str) -
         (BudgetSettings(), ConfigError, r"no limit is given"),
         (BudgetSettings(flops="half"), ConfigError, r"budget\.flops: got 'half', expected a share"),
         (BudgetSettings(flops="50 km"), ConfigError, r"budget\.flops: got '50 km'"),
-        (BudgetSettings(macs=0.5), ConfigError, r'less than one; write a share as "50%"'),
+        (BudgetSettings(macs=0.5), ConfigError, r'less than one\. Write a share as "50%"'),
         (BudgetSettings(macs=True), ConfigError, r"budget\.macs: got True"),
         (BudgetSettings(macs=-3), ConfigError, r"budget\.macs: got -3"),
         (BudgetSettings(latency=4), ConfigError, r'latency: got 4, expected a share .* such as "4 ms"'),
@@ -116,7 +116,7 @@ def test_a_wrong_limit_gets_one_clear_line(name: str, text: str, message: str) -
         (
             BudgetSettings(latency="9 ms"),
             BudgetError,
-            r"not below the dense model's 8 ms \(as measured\); set a lower limit",
+            r"not below the dense model's 8 ms \(as measured\)\. Set a lower limit",
         ),
         (
             BudgetSettings(macs="100%"),

@@ -38,5 +38,5 @@ def test_a_verb_that_processes_do_not_share_refuses_to_run_in_each_of_them(
     for name, value in {**variables, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     given = {"study": "s"} if verb == "resume" else {"config": "digits"}
-    with pytest.raises(ConfigError, match=f"^{verb}: torchrun started 2 processes; run it without torchrun"):
+    with pytest.raises(ConfigError, match=f"^{verb}: torchrun started 2 processes. Run it without torchrun"):
         getattr(autoprune, verb)(**given)

@@ -154,7 +154,7 @@ def test_other_metrics_and_targets_are_not_judged(model: nn.Module) -> None:
         (
             lambda x, y: (normalised(x), y + 1),
             ConfigError,
-            "data of 7 classes.*begin at 1; subtract 1",
+            "data of 7 classes.*begin at 1. Subtract 1",
         ),
         (
             lambda x, y: (normalised(x)[:, :1], y),
@@ -164,9 +164,9 @@ def test_other_metrics_and_targets_are_not_judged(model: nn.Module) -> None:
         (
             lambda x, y: (normalised(x)[:, :, :6, :6], y),
             ConfigError,
-            "It runs on images of 8 x 8; scale",
+            r"It runs on images of 8 x 8\. Scale",
         ),
-        (lambda x, y: (normalised(x).permute(0, 2, 3, 1), y), ConfigError, r"look like \[n, H, W, C\]; give"),
+        (lambda x, y: (normalised(x).permute(0, 2, 3, 1), y), ConfigError, r"like \[n, H, W, C\]\. Give"),
     ],
 )
 def test_a_search_refuses_it_before_anything_is_written(

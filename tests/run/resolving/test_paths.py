@@ -54,8 +54,8 @@ def test_weights_of_their_own_need_no_checkpoint() -> None:
     [
         ("model.factory=a.b:c", r'model: got name = "resnet20" and factory = "a\.b:c", expected one of'),
         ("data.loaders=a.b:c", r'data: got name = "digits" and loaders = "a\.b:c", expected one of'),
-        ("model.name=m:net", r'model\.name: "m:net" names a function; write it as model\.factory = "m:net"'),
-        ("data.name=m:make", r'data\.name: "m:make" names a function; write it as data\.loaders = "m:make"'),
+        ("model.name=m:net", r'model\.name: "m:net" names a function\. Write it as model\.factory = "m:net"'),
+        ("data.name=m:make", r'data\.name: "m:make" names a function\. Write it as data\.loaders = "m:make"'),
         ("search.study=../../x", r'search\.study: got "\.\./\.\./x", expected .* Write e\.g\. "x"'),
         ("search.study=..", r'search\.study: got "\.\."'),
         ("search.study=a/b", r'search\.study: got "a/b", .* Write e\.g\. "a-b"'),
@@ -152,7 +152,7 @@ def test_a_study_lies_in_the_file_that_is_looked_for(
 
 def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StudyError, match=r'study "a": no storage in runs/; name one with --storage'):
+    with pytest.raises(StudyError, match=r'study "a": no storage in runs/\. Name one with --storage'):
         find_storage("a")
     other = absolute_storage("runs/other.db")
     create_study(other, "alpha", config={}, identity={}, facts=FACTS)
@@ -180,7 +180,7 @@ def test_checks_make_nothing_and_refuse_a_folder_as_storage(
     monkeypatch.chdir(tmp_path)
     check_paths(settle(load_config("digits")))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ConfigError, match=r"search\.storage: .* is a folder; name a file"):
+    with pytest.raises(ConfigError, match=r"search\.storage: .* is a folder\. Name a file"):
         check_paths(settle(load_config("digits", [f"search.storage={tmp_path}"])))
     shared = load_config("digits", ["search.storage='sqlite:///:memory:'", "search.engine=processes"])
     check_paths(settle(shared, named=False))  # workers never see the storage

@@ -117,7 +117,7 @@ def test_without_the_functions_one_error_says_how_to_pass_them_again(
     model, data = parts()
     with pytest.raises(
         ConfigError,
-        match=r'^task\.loss: ".*noted" is an object of a Python session, which cannot be imported; pass it '
+        match=r'^task\.loss: ".*noted" is an object of a Python session, which cannot be imported\. Pass it '
         r'again from Python, as in autoprune\.resume\(study, config={"task": {"loss": \.\.\.}}\), or define',
     ):
         autoprune.resume(result.name, result.storage, model=model, data=data, watch=None)

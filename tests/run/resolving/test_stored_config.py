@@ -138,7 +138,7 @@ def test_damaged_stairs_are_one_line(tmp_path: Path, stairs: dict[str, Any], pro
     study = study_with(tmp_path, stairs=stairs)
     with pytest.raises(
         StudyError,
-        match=rf"toy: its header is damaged: chosen\.stairs: stairs: {problem}.*; measure them again",
+        match=rf"toy: its header is damaged: chosen\.stairs: stairs: {problem}.*\. Measure them again",
     ):
         report("toy", study.url)
 

@@ -26,7 +26,7 @@ def config_in(folder: Path) -> RunSpec:
 def test_a_damaged_note_is_one_line(name: str, note: Any, tmp_path: Path) -> None:
     study = new_study(f"journal:///{tmp_path}/study.log")
     study.store_note(f"autoprune:{name}", note)
-    with pytest.raises(StudyError, match=rf"^toy: its note on the {name} is damaged: .*; restore"):
+    with pytest.raises(StudyError, match=rf"^toy: its note on the {name} is damaged: .*\. Restore"):
         StudyFile(name, "weights").noted(study)
 
 

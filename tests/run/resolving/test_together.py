@@ -87,7 +87,7 @@ def test_a_killed_finetune_goes_on(searched: Path, pair: tuple[Path, str], kille
     errors = first.stderr.read()
     assert first.wait() == 1
     if killed == (1,):
-        assert "another process of this training is gone; run the same command again" in errors
+        assert "another process of this training is gone. Run the same command again" in errors
     assert not (searched / name / "best").exists()
     again = torchrun(*FINETUNE, "--set", f"output.folder={name}", cwd=searched)
     assert again.returncode == 0, again.stderr

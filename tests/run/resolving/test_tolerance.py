@@ -186,7 +186,7 @@ def test_points_are_hundredths_of_the_score(tolerance: str | float, allowed: flo
         (
             {"tolerance": "1 point"},
             {"objectives": ["score", "flops"]},
-            "budget.tolerance: got several search.objectives as well; leave out one",
+            "budget.tolerance: got several search.objectives as well. Leave out one",
         ),
         ({"tolerance": "1 point"}, {"pruner": "halving"}, "but budget.tolerance moves the budget, and then"),
         ({}, {}, 'latency = "4 ms" or tolerance = "0.5 points"'),

@@ -161,7 +161,7 @@ def test_a_checkpoint_is_never_overwritten(trained: tuple[RunSpec, list[Event]])
 def test_a_setting_that_is_half_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dense.setting.json").write_text("{")
     config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors"])
-    with pytest.raises(CheckpointError, match=r"setting\.json: cannot be read as the setting .*; remove it"):
+    with pytest.raises(CheckpointError, match=r"setting\.json: cannot be read as the setting .*\. Remove it"):
         train(config)
 
 
@@ -200,7 +200,7 @@ def test_a_training_that_began_on_another_device_is_not_gone_on_with(tmp_path: P
     begun = dataclasses.asdict(Setting("cuda:77"))
     (tmp_path / "dense.setting.json").write_text(json.dumps(begun), "utf-8")
     config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors", "search.device=cpu"])
-    refused = r"began on cuda:77, but search.device is cpu here; resume it on that device, or remove this"
+    refused = r"began on cuda:77, but search.device is cpu here\. Resume it on that device, or remove this"
     with pytest.raises(CheckpointError, match=refused):
         train(config)
 
@@ -223,7 +223,7 @@ def test_an_existing_checkpoint_may_lie_in_a_read_only_folder(tmp_path: Path) ->
 def test_a_damaged_setting_of_a_training_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "dense.setting.json").write_text(text, "utf-8")
     config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors", "search.device=cpu"])
-    with pytest.raises(CheckpointError, match=r"setting\.json: cannot be read as the setting .*; remove it"):
+    with pytest.raises(CheckpointError, match=r"setting\.json: cannot be read as the setting .*\. Remove it"):
         train(config)
 
 
@@ -263,8 +263,8 @@ def test_a_metric_that_is_no_number_is_warned_of_once_and_the_weights_are_kept(t
         event.text for event in events if isinstance(event, Stage) and event.text.startswith("warning")
     ]
     assert warnings == [
-        "warning: task.metric is nan on the validation part after epoch 1; a search needs a finite score of "
-        "the trained model"
+        "warning: task.metric is nan on the validation part after epoch 1, and a search needs a finite score "
+        "of the trained model"
     ]
     note = read_history(path)
     assert note is not None

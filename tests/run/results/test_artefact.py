@@ -261,7 +261,7 @@ def test_mistakes_of_an_int8_export_are_one_line(tuned: FinetuneResult, tmp_path
         autoprune.export_int8(tuned.study, storage=storage, calibration="min", output=tmp_path / "a.onnx")
     with pytest.raises(ConfigError, match=r"--images: got 0, expected at least 1"):
         autoprune.export_int8(tuned.study, storage=storage, images=0)
-    with pytest.raises(ConfigError, match=r"names no data to calibrate with; add --config CONFIG\.toml"):
+    with pytest.raises(ConfigError, match=r"names no data to calibrate with\. Add --config CONFIG\.toml"):
         autoprune.export_int8(tuned.folder)
     with pytest.raises(ConfigError, match=r"--output: .* is the dense model"):
         autoprune.export_int8(

@@ -53,7 +53,7 @@ def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: 
     study.store_note("autoprune:finetuned", NOTE)
     assert not is_untrained(study, tmp_path)
     study.store_note("autoprune:finetuned", with_damage(NOTE, path, value))
-    message = r"^toy: autoprune:finetuned is damaged: .*; restore the storage"
+    message = r"^toy: autoprune:finetuned is damaged: .*\. Restore the storage"
     with pytest.raises(StudyError, match=message):
         find_result(study, "best", IDENTITY)
     with pytest.raises(StudyError, match=message):

@@ -102,7 +102,7 @@ def test_flows_of_other_models_are_not_mixed_and_unfinished_ones_are_left_out(
     assert [[flow.folder.name for flow in each.flows] for each in compare_flows(tmp_path)] == [["a"], ["b"]]
     path = tmp_path / "deep" / "b" / "flow.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "result": None}))
-    with pytest.raises(StudyError, match="deep: no flow is finished; run `autoprune prune`"):
+    with pytest.raises(StudyError, match=r"deep: no flow is finished\. Run `autoprune prune`"):
         compare_flows(tmp_path / "deep")
 
 
@@ -117,7 +117,7 @@ def test_the_command_prints_the_ranking(
     monkeypatch.setattr(sys, "argv", ["autoprune", "report", str(tmp_path), "--html"])
     with pytest.raises(SystemExit):
         main()
-    assert "holds flows, which have no plot and no page; leave these options out" in capsys.readouterr().err
+    assert "holds flows, which have no plot and no page. Leave these options out" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["autoprune", "report", str(tmp_path)])
     with pytest.raises(SystemExit):
         main()

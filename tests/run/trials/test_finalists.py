@@ -285,7 +285,7 @@ def test_a_trial_that_cannot_be_timed_is_reported_and_the_others_are_timed(
     assert said[0].startswith("trial 0 cannot be timed: ")
     assert "unplugged" in said[0]
     assert sum(record.measured is not None for record in study.records()) == FINALISTS - 1
-    assert said[-1] == f"1 of the best trials could not be timed; {later(case)}"
+    assert said[-1] == f"1 of the best trials could not be timed: {later(case)}"
     assert study.best().number == 1
 
 
@@ -296,7 +296,7 @@ def test_if_none_can_be_timed_a_resume_does_it(tmp_path: Path, monkeypatch: pyte
         unplugged.setattr(f"{__name__}.REFUSED", {record.params for record in records})
         study, said = case.measure()
     assert all(record.measured is None for record in study.records())
-    assert said[-1] == f"none of the best trials could be timed; {later(case)}"
+    assert said[-1] == f"none of the best trials could be timed: {later(case)}"
     assert study.best().number == 0
     study, _ = case.measure()
     assert study.records()[0].measured is not None
