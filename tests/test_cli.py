@@ -156,7 +156,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path: Path) -> None:
     )
     result = run_here("train", "run.toml", *sets(), cwd=tmp_path)
     assert_refused(result, "out of memory: ")
-    assert "lower data.batch_size" in result[2]
+    assert "Lower data.batch_size" in result[2]
 
 
 @pytest.mark.parametrize(

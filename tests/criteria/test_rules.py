@@ -110,7 +110,7 @@ def test_a_model_without_residual_stream_is_refused() -> None:
 
 def test_a_criterion_of_other_layers_does_not_rank_by_the_shortcut(resnet: Prunable) -> None:
     data = [(torch.randn(4, 1, 16, 16), torch.arange(4))]
-    with pytest.raises(PlanError, match=r'criterion "taylor" reads more than .* choose one of "l1"'):
+    with pytest.raises(PlanError, match=r'criterion "taylor" reads more than .* Choose one of "l1"'):
         autoprune.make_plan(resnet, 0.5, "taylor", data, rule=Rule(residual="shortcut"))
 
 

@@ -415,6 +415,6 @@ def test_a_folder_of_safetensors_is_saved_with_its_plan(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_plan_makes_no_folder_of_safetensors(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"write it with autoprune\.save_pruned\(small, plan, folder\)\.$"):
+    with pytest.raises(ExportError, match=r"Write it with autoprune\.save_pruned\(small, plan, folder\)\.$"):
         export(small_net(), tmp_path / "small", format="safetensors")
     assert list(tmp_path.iterdir()) == []

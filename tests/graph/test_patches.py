@@ -108,7 +108,7 @@ def test_wide_groups_must_stay_alike() -> None:
 
 
 def test_parts_of_a_group_cannot_be_lost() -> None:
-    with pytest.raises(PlanError, match=r"4 groups of 3 channels: 8 channels .* keep a multiple of 3"):
+    with pytest.raises(PlanError, match=r"4 groups of 3 channels: 8 channels .* Keep a multiple of 3"):
         patches_for(nn.Conv2d(8, 12, 3, groups=4), {"weight": (8, 2, 3, 3)})
     with pytest.raises(PlanError, match="an embedding of 7 does not divide by its 2 heads"):
         patches_for(nn.MultiheadAttention(8, 2), {"in_proj_weight": (21, 7)})

@@ -88,7 +88,7 @@ def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
     text = drawn(trial_table(SUMMARY, most=5))
     assert "after 50 steps" in text
     assert "pruned at calibrate" in text
-    assert any("a finetune trains the best trial fully" in note for note in summary_notes(SUMMARY))
+    assert any("A finetune trains the best trial fully" in note for note in summary_notes(SUMMARY))
 
 
 def test_a_standard_error_stands_beside_its_score_and_is_explained() -> None:
@@ -128,7 +128,7 @@ def test_scores_of_repaired_candidates_say_what_a_finetune_begins_with() -> None
     assert "autoprune export" in next_command(alone, "sqlite:///s.db")
     trained = dataclasses.replace(SUMMARY, rungs=("repair", "50 steps"))
     (note,) = summary_notes(trained)
-    assert note.endswith("a finetune trains the best trial fully, from repaired weights.")
+    assert note.endswith("A finetune trains the best trial fully, from repaired weights.")
     assert "autoprune finetune" in next_command(trained, "sqlite:///s.db")
     (note,) = summary_notes(dataclasses.replace(SUMMARY, rungs=("supernet", "repair", "50 steps")))
     assert note.endswith("fully, from repaired weights of the supernet.")

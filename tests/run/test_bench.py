@@ -166,7 +166,7 @@ def test_a_folder_without_a_known_architecture_is_named(tmp_path: Path) -> None:
     [
         ("missing.onnx", {}, r"missing\.onnx: no such file"),
         ("net.pth", {}, r"net\.pth: cannot be timed\. Expected a file ending in \.onnx or \.pt2, or a f"),
-        ("four.pt2", {"batch": 8}, r"four\.pt2: its batch is 4, expected 8: .* export it again"),
+        ("four.pt2", {"batch": 8}, r"four\.pt2: its batch is 4, expected 8: .* Export it again"),
         ("small.onnx", {"shapes": ["1xx3"]}, r'--shape: got "1xx3", expected sizes such as "1x3x224x224"'),
         ("small.onnx", {"shapes": ["1x4x16x16"]}, r"is \?x3x16x16, which --shape 1x4x16x16 does not fit"),
         ("small.pt2", {"shapes": ["3x16x16"]}, r"is \?x3x16x16, which --shape 3x16x16 does not fit"),

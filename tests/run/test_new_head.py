@@ -80,7 +80,7 @@ def test_it_is_trained_once_and_then_searched(seven: str) -> None:
     state = dense.model.state_dict()
     assert all(torch.equal(state[name], torch.load(seven)[name]) for name in body)
 
-    with pytest.raises(ConfigError, match=r"is new and not trained.*train it first with `autoprune train"):
+    with pytest.raises(ConfigError, match=r"is new and not trained.*Train it first with `autoprune train"):
         search(config=settings)
     trained = train(load_config(settings))
     assert trained.checkpoint == Path(TRAINED).absolute()

@@ -202,7 +202,7 @@ def test_rungs_are_read_from_words() -> None:
 def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:
     config = settle(load_config("digits"))
     with pytest.raises(
-        ConfigError, match=r"begin another search\. Keys that can: search\.trials, .*finetune\.\*"
+        ConfigError, match=r"Begin another search\. Keys that can: search\.trials, .*finetune\.\*"
     ):
         change_spec(config, ["search.sampler=gp"])
     assert change_spec(config, ["search.trials=7"]).search.trials == 7
@@ -236,9 +236,9 @@ def test_a_password_of_the_storage_is_neither_written_nor_shown(
     result = autoprune.search(config=config, watch=note)
     assert result.storage == url
     assert open_study(url, "digits").config["search"]["storage"] == shown
-    with pytest.raises(ExportError, match=r"run `autoprune finetune digits --storage .*password=\*\*\*'`"):
+    with pytest.raises(ExportError, match=r"Run `autoprune finetune digits --storage .*password=\*\*\*'`"):
         export("digits", storage=url)
-    with pytest.raises(StudyError, match=r"resume it with `autoprune resume digits --storage .*=\*\*\*'`"):
+    with pytest.raises(StudyError, match=r"Resume it with `autoprune resume digits --storage .*=\*\*\*'`"):
         autoprune.search(config=config)
     assert best("digits", url).command == f"autoprune finetune digits --storage '{shown}' --trial 0"
     autoprune.finetune("digits", url)

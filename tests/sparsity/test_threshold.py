@@ -55,7 +55,7 @@ def test_of_equal_scales_the_first_stay() -> None:
 
 def test_a_floor_keeps_the_largest_of_each_layer_and_the_share_is_still_met() -> None:
     prunable = chain([0.1, 0.2, 0.3, 0.15], [1.0, 0.9, 0.8, 0.7])
-    with pytest.raises(PlanError, match=r"0: the threshold 0.3 would cut all 4 channels .* give a floor"):
+    with pytest.raises(PlanError, match=r"0: the threshold 0.3 would cut all 4 channels .* Give a floor"):
         threshold_plan(prunable, share=0.5)
     assert kept(threshold_plan(prunable, share=0.5, floor=1)) == {"0": [2], "3": [0, 1, 2]}
     assert kept(threshold_plan(prunable, share=0.5, floor=0.5)) == {"0": [1, 2], "3": [0, 1]}
@@ -125,8 +125,8 @@ def test_plans_of_two_passes_compose_to_one_of_the_dense_model() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "give one of the two"),
-        ({"share": 0.1, "threshold": 0.1}, "give one of the two"),
+        ({}, "Give one of the two"),
+        ({"share": 0.1, "threshold": 0.1}, "Give one of the two"),
         ({"share": 1.0}, r"share: got 1.0, expected the share of channels to cut, in \[0, 1\)"),
         ({"share": "half"}, "share: got 'half', expected"),
         ({"threshold": float("nan")}, "threshold: got nan"),

@@ -60,7 +60,7 @@ def test_a_storage_that_is_lost_ends_the_search(scheme: str, event: str, tmp_pat
     runner = toy_runner(study, "random", trials=6, pruner="none", on_event=note)
     with pytest.raises(StudyError, match=message) as caught:
         run_search("serial", runner, make_toy)
-    assert "put the former file back" in str(caught.value)
+    assert "Put the former file back" in str(caught.value)
     assert ended == [0, 1]
     if event == "delete":
         assert list(tmp_path.iterdir()) == []  # nothing was made in its place

@@ -562,7 +562,7 @@ def test_no_message_of_a_study_shows_the_password_of_its_storage(tmp_path: Path)
     "url", ["postgresql://user:***@host/db", "sqlite:///file:a.db?mode=rwc&uri=true&password=***&a=b"]
 )
 def test_the_url_of_a_hint_wants_its_password_back(url: str) -> None:
-    with pytest.raises(StudyError, match=r"write the password in place of \*\*\*"):
+    with pytest.raises(StudyError, match=r"Write the password in place of \*\*\*"):
         open_study(url, "toy")
 
 

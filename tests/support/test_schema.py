@@ -34,9 +34,9 @@ def deep(levels: int) -> Any:
 
 
 def test_what_fits_is_returned_with_keys_of_later_versions() -> None:
-    read = read_as(Outer, {"score": 1, "later": [1]}, where="a", error=StudyError, advice="restore it.")
+    read = read_as(Outer, {"score": 1, "later": [1]}, where="a", error=StudyError, advice="Restore it.")
     assert (read.score, read.model_extra) == (1.0, {"later": [1]})
-    assert read_as(Plain, {"threads": 2}, where="a", error=StudyError, advice="restore it.") == Plain(2)
+    assert read_as(Plain, {"threads": 2}, where="a", error=StudyError, advice="Restore it.") == Plain(2)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,6 @@ def test_what_fits_is_returned_with_keys_of_later_versions() -> None:
 )
 def test_what_does_not_fit_is_one_short_line(values: Any, message: str) -> None:
     with pytest.raises(StudyError, match=message) as caught:
-        read_as(Outer, values, where="a", error=StudyError, advice="restore it.")
+        read_as(Outer, values, where="a", error=StudyError, advice="Restore it.")
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)

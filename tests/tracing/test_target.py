@@ -91,7 +91,7 @@ def test_a_part_is_traced_proved_saved_and_exported_inside_the_whole(tmp_path: P
     written = autoprune.export(loaded, tmp_path / "part.pt2", "pt2")
     assert written.part == TARGET
     with pytest.raises(
-        autoprune.AutopruneError, match=r"leave example_inputs out to export its part parts\."
+        autoprune.AutopruneError, match=r"Leave example_inputs out to export its part parts\."
     ):
         autoprune.export(loaded, tmp_path / "whole.pt2", "pt2", example_inputs=IMAGES)
 

@@ -50,9 +50,9 @@ def test_a_rate_by_score_holds_from_its_score_on() -> None:
 def test_length_in_epochs_or_steps() -> None:
     assert Schedule(epochs=3).total_steps(7) == 21
     assert Schedule(steps=5).total_steps(7) == 5
-    with pytest.raises(ConfigError, match=r"give exactly one of the two"):
+    with pytest.raises(ConfigError, match=r"Give exactly one of the two"):
         Schedule()
-    with pytest.raises(ConfigError, match=r"give exactly one of the two"):
+    with pytest.raises(ConfigError, match=r"Give exactly one of the two"):
         Schedule(epochs=1, steps=1)
 
 

@@ -103,7 +103,7 @@ def test_what_follows_no_width_is_refused_with_advice() -> None:
     prunable = autoprune.trace(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)), torch.zeros(1, 3, 6, 6))
     sizes = observe(prunable)
     seen = [{"pads": (1000 + number,)} for number in range(len(sizes.widths))]
-    with pytest.raises(LatencyError, match=r"Net: pads .* is \[1000\] in .* freeze the layer, or"):
+    with pytest.raises(LatencyError, match=r"Net: pads .* is \[1000\] in .* Freeze the layer, or"):
         list(_moving("Net", sizes, seen))
 
 
@@ -112,5 +112,5 @@ def test_graphs_that_differ_are_refused_with_advice() -> None:
         nodes = [onnx.helper.make_node(name, ["x"], ["y"]) for name in operators]
         return onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], []))
 
-    with pytest.raises(LatencyError, match=r"Net: the nodes of .* freeze the layers .* latency\.probe"):
+    with pytest.raises(LatencyError, match=r"Net: the nodes of .* Freeze the layers .* latency\.probe"):
         _require_one_graph([file("Relu"), file("Relu", "Relu")], "Net")

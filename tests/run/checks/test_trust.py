@@ -486,7 +486,7 @@ def test_a_pt2_file_runs_nothing_without_trust(place: Path) -> None:
                 content = json.dumps({"config": {"constant": pickled}}).encode()
             evil.writestr(name, content)
         evil.writestr("plain/data/constants/opaque_obj_0", pickle.dumps(Pickled(place / "marker")))
-    with pytest.raises(ConfigError, match=r"net\.pt2: loading a \.pt2 file runs any code .* give --trust"):
+    with pytest.raises(ConfigError, match=r"net\.pt2: loading a \.pt2 file runs any code .* Give --trust"):
         bench_of(Path("net.pt2"), Consent())
     assert not (place / "marker").exists()
     with pytest.raises(LatencyError, match=r"net\.pt2: torch\.export cannot load it"):
@@ -532,6 +532,6 @@ def test_the_commands_take_the_options_of_the_page(
             main()
         assert left.value.code == 2
         printed[option[:1]] = capsys.readouterr().err
-    assert "give --trust to run it" in printed[()]
+    assert "Give --trust to run it" in printed[()]
     assert "names code" not in printed[("--trust",)]
     assert "names code" not in printed[("--config",)]

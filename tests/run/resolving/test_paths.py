@@ -198,10 +198,10 @@ def test_resume_is_advised_only_for_a_study_that_it_accepts(
     study = optuna.create_study(storage=url, study_name="digits", direction="maximize")
     check_study_is_new(config)
     study.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(StudyError, match=r"has a study of that name that this version .* choose another"):
+    with pytest.raises(StudyError, match=r"has a study of that name that this version .* Choose another"):
         check_study_is_new(config)
     create_study(url, "mine", config={}, identity={}, facts=FACTS)
-    with pytest.raises(StudyError, match=r"resume it with `autoprune resume mine"):
+    with pytest.raises(StudyError, match=r"Resume it with `autoprune resume mine"):
         check_study_is_new(settle(load_config("digits", ["search.storage=a.db", "search.study=mine"])))
 
 

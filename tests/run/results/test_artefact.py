@@ -216,7 +216,7 @@ def test_int8_is_deterministic_and_reduced_weights_have_seven_bits(
     assert (printed["document"], printed["score"], printed["images"]) == ("int8", int8.score, 100)
     code, _, err = run_here(*command, "--format", "pt2", cwd=tmp_path)
     assert code == 2
-    assert "leave out --dense and --format" in err
+    assert "Leave out --dense and --format" in err
     report = autoprune.export_int8(
         tuned, output=reduced, images=100, calibration="percentile", reduce_range=True
     )
