@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 import types
 import typing
@@ -43,14 +44,24 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
     values = spell_out(values)
     _check_keys(values, RunConfig, where)
     try:
-        return TypeAdapter(RunConfig).validate_python(values)
+        return _adapter().validate_python(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first_problem(error)}") from None
 
 
+@functools.cache  # a search parses its settings several times, and the schema takes 30 ms
+def _adapter() -> TypeAdapter[RunConfig]:
+    return TypeAdapter(RunConfig)
+
+
+@functools.cache
+def _types_of(settings: type) -> dict[str, Any]:
+    return get_type_hints(settings, include_extras=True)
+
+
 def _check_keys(values: Mapping[str, Any], settings: type, where: str, section: str = "") -> None:
     """Refuse unknown keys, and values in place of a section, at any depth."""
-    hints = get_type_hints(settings)
+    hints = _types_of(settings)
     for key, content in values.items():
         if key not in hints:
             kind, place = ("key", f"{where}: [{section}]") if section else ("section", where)
@@ -145,10 +156,10 @@ def _may_be_unset(path: str) -> bool:
     *sections, key = path.split(".")
     spec: Any = RunConfig
     for name in sections:
-        spec = get_type_hints(spec).get(name)
+        spec = _types_of(spec).get(name)
         if not dataclasses.is_dataclass(spec):
             return False
-    return type(None) in get_args(get_type_hints(spec, include_extras=True).get(key))
+    return type(None) in get_args(_types_of(spec).get(key))
 
 
 def _value(override: str, text: str) -> Any:
@@ -204,7 +215,7 @@ def _key_at(location: Sequence[int | str]) -> tuple[str, Any]:
         if not dataclasses.is_dataclass(spec):
             break
         names.append(str(name))
-        spec = get_type_hints(spec, include_extras=True)[str(name)]
+        spec = _types_of(spec)[str(name)]
     return ".".join(names), spec
 
 
