@@ -332,7 +332,7 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
     with pytest.raises(StudyError, match=rf"^worker on {socket.gethostname()}: .*: supernet\."):
         factory()
     write(checkpoint, 2)
-    with pytest.raises(StudyError, match=r": model \(its weights\), supernet;"):
+    with pytest.raises(StudyError, match=r": model \(its weights\), supernet\."):
         factory()
 
 

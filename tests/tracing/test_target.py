@@ -125,7 +125,7 @@ def test_a_part_that_cannot_be_narrowed_alone_is_refused_or_frozen() -> None:
         autoprune.trace(Detector(), IMAGES, target="parts.backbon")
     with pytest.raises(TraceError, match=r"parts.backbone.first is called outside of parts.backbone too"):
         autoprune.trace(Peeking(), IMAGES, target=TARGET)
-    with pytest.raises(TraceError, match=r"the forward pass never calls spare;"):
+    with pytest.raises(TraceError, match=r"the forward pass never calls spare\."):
         autoprune.trace(Detector(), IMAGES, target="spare")
     prunable = autoprune.trace(Sharing(), IMAGES, target=TARGET)
     shared = next(group for group in prunable.groups if group.name == f"{TARGET}.first")
