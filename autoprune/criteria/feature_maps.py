@@ -16,16 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from autoprune.criteria._base import CriterionInput
 from autoprune.errors import DataError, PlanError
 from autoprune.graph import ChannelGroup, Prunable
-from autoprune.graph.capture import ExampleInputs, named_tensors
+from autoprune.graph.capture import (
+    ExampleInputs,
+    arguments_of,
+    inputs_of_part,
+    named_tensors,
+    unchanged,
+)
 from autoprune.graph.context import Value
 from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
+from autoprune.support.structures import arguments, call_on, moved
 from autoprune.support.usercode import guarded
 
 _ACTIVATIONS = frozenset(
@@ -74,6 +81,21 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
+class Sample:
+    """One image of a batch, at batch 1.
+
+    Attributes:
+        inputs: the inputs of the traced model, or of its traced part.
+        whole: the inputs of the whole model, which are the same if it is traced as a whole.
+        rest: the rest of the batch, such as (targets,).
+    """
+
+    inputs: ExampleInputs
+    whole: Any
+    rest: Any
+
+
+@dataclass(frozen=True, eq=False)
 class FeatureMaps:
     """The places of the groups' maps, and the images to run.
 
@@ -81,13 +103,13 @@ class FeatureMaps:
         name: of the criterion, for messages.
         prunable: the traced model.
         places: {group name: its places}, without the groups that have none.
-        samples: the first images of the data, each (inputs at batch 1, the rest of its batch cut alike).
+        samples: the first images of the data.
     """
 
     name: str
     prunable: Prunable
     places: Mapping[str, tuple[Place, ...]]
-    samples: tuple[tuple[ExampleInputs, Any], ...]
+    samples: tuple[Sample, ...]
 
     @classmethod
     def of(cls, given: CriterionInput, name: str, images: int) -> FeatureMaps:
@@ -102,7 +124,7 @@ class FeatureMaps:
             raise PlanError(
                 f'criterion "{name}": needs the graph of the model. Give what autoprune.trace returns.'
             )
-        samples: list[tuple[ExampleInputs, Any]] = []
+        samples: list[Sample] = []
         for sample in _samples(data, prunable, name):
             samples.append(sample)
             if len(samples) == images:
@@ -134,17 +156,33 @@ class FeatureMaps:
             return tensor
 
         where = f'criterion "{self.name}": the model failed on an image'
-        for inputs, _ in self.samples:
+        for sample in self.samples:
             with guarded(where, DataError, memory_passes=True):
-                self.run(inputs, show)
+                self._run(sample.inputs, show)
 
-    def run(self, inputs: ExampleInputs, seen: Callable[[Place, Tensor], Tensor]) -> Any:
-        """Run the model on one image and return its output.
+    def run(self, sample: Sample, seen: Callable[[Place, Tensor], Tensor]) -> Any:
+        """Run the whole model on one image and return its output.
 
         Args:
-            inputs: at batch 1.
+            sample: the image.
             seen: called with each place and its tensor. The run continues with the tensor that it returns.
         """
+        model = self.prunable.model
+        part = model.get_submodule(self.prunable.target)
+        if part is model:
+            return self._run(sample.inputs, seen)
+
+        forward = part.forward
+
+        def replay(*given: Any, **named: Any) -> Any:
+            return self._run(arguments_of(forward, given, named), seen)
+
+        with unchanged(model):
+            part.__dict__["forward"] = replay
+            return call_on(model, moved(sample.whole, _device_of(model)))
+
+    def _run(self, inputs: ExampleInputs, seen: Callable[[Place, Tensor], Tensor]) -> Any:
+        """Run the traced graph on one image and return its output."""
 
         def show(place: Place, tensor: Tensor) -> Tensor:
             if not bool(tensor.isfinite().all()):
@@ -171,7 +209,7 @@ class _Run(Interpreter):
         self._captured = prunable.captured
         self._states = {name: tensor.detach() for name, tensor in named_tensors(prunable.model)}
         self._buffers = {name for name, _ in prunable.model.named_buffers()}
-        self._device = next((tensor.device for tensor in self._states.values()), torch.device("cpu"))
+        self._device = _device_of(prunable.model)
         self._places: dict[str, list[Place]] = {}
         for place in (place for listed in places.values() for place in listed):
             self._places.setdefault(place.node, []).append(place)
@@ -289,13 +327,20 @@ def _by_channel(
     return positions[np.argsort(channels, kind="stable")].reshape(width, -1)
 
 
-def _samples(data: Iterable[Any], prunable: Prunable, name: str) -> Iterator[tuple[ExampleInputs, Any]]:
-    """Cut batches into single images: (inputs in the form of the model's example, the rest of the batch)."""
-    example = prunable.example_inputs
+def _samples(data: Iterable[Any], prunable: Prunable, name: str) -> Iterator[Sample]:
+    """Cut batches into single images."""
+    example, target = prunable.example_inputs, prunable.target
+    device = _device_of(prunable.model)
     sizes = [leaf.shape for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
     for batch in data:
         inputs, rest = (batch[0], tuple(batch[1:])) if isinstance(batch, tuple | list) else (batch, ())
-        given = _in_form(inputs, example)
+        positional, named = arguments(inputs)
+        whole = named or positional
+        given = (
+            inputs_of_part(prunable.model, moved(inputs, device), target)
+            if target
+            else _in_form(inputs, example)
+        )
         leaves = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor)]
         got = [leaf.shape[1:] for leaf in leaves]
         if got != [size[1:] for size in sizes]:
@@ -305,7 +350,7 @@ def _samples(data: Iterable[Any], prunable: Prunable, name: str) -> Iterator[tup
                 "targets) of this size, or trace the model at theirs."
             )
         for place in range(len(leaves[0])):
-            yield _cut(given, place), _cut(rest, place)
+            yield Sample(_cut(given, place), _cut(whole, place), _cut(rest, place))
 
 
 def _in_form(inputs: Any, example: ExampleInputs) -> ExampleInputs:
@@ -316,7 +361,14 @@ def _in_form(inputs: Any, example: ExampleInputs) -> ExampleInputs:
 
 
 def _cut(values: Any, place: int) -> Any:
-    """Return one image of a batch, at batch 1."""
-    return pytree.tree_map_only(
-        Tensor, lambda tensor: tensor[place : place + 1] if tensor.ndim else tensor, values
-    )
+    """Return one image of a batch, at batch 1. A list has one item for each image."""
+
+    def one(value: Any) -> Any:
+        holds_images = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
+        return value[place : place + 1] if holds_images else value
+
+    return pytree.tree_map(one, values, is_leaf=lambda value: isinstance(value, list))
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))

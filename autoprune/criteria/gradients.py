@@ -24,6 +24,7 @@ from autoprune.criteria.feature_maps import FeatureMaps, Place
 from autoprune.criteria.weights import with_norms
 from autoprune.errors import DataError
 from autoprune.execution.detour import Detour
+from autoprune.support.structures import arguments, moved
 from autoprune.support.usercode import call_plain, guarded
 
 TAYLOR_BATCHES = 10
@@ -107,8 +108,8 @@ def fisher(given: CriterionInput) -> Importance:
     }
     totals = {name: torch.zeros_like(each) for name, each in ones.items()}
     loss = given.loss or functional.cross_entropy
-    for inputs, rest in maps.samples:
-        if len(rest) != 1:
+    for sample in maps.samples:
+        if len(sample.rest) != 1:
             raise DataError(
                 'criterion "fisher": the data gave no targets, expected batches (inputs, targets).'
             )
@@ -116,8 +117,8 @@ def fisher(given: CriterionInput) -> Importance:
         failed = guarded(_FAILED.format("fisher"), DataError, advice=_ADVICE, memory_passes=True)
         with failed, torch.enable_grad():
             # One image at a time, because the square of a batch's mean gradient is another value.
-            outputs = maps.run(inputs, partial(_gate, gates))
-            lost = call_plain(loss, outputs, _moved(rest[0], device))
+            outputs = maps.run(sample, partial(_gate, gates))
+            lost = call_plain(loss, outputs, moved(sample.rest[0], device))
             gradients = torch.autograd.grad(lost, list(gates.values()), allow_unused=True)
         for name, gradient in zip(gates, gradients, strict=True):
             if gradient is not None:
@@ -140,13 +141,13 @@ def _gradients(
     for batch in itertools.islice(data, TAYLOR_BATCHES):
         inputs, targets = _unpack(batch, device)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        arguments, keywords = _as_call(inputs)
+        positional, named = arguments(inputs)
         failed = guarded(_FAILED.format("taylor"), DataError, advice=_ADVICE, memory_passes=True)
         # No compute setting is known here, so nothing has tested yet whether this machine
         # computes gradients correctly. `Detour` avoids the known fault.
         with failed, torch.enable_grad(), Detour():
             tensors = {**state, **buffers, **leaves}
-            outputs = torch.func.functional_call(model, tensors, arguments, keywords)
+            outputs = torch.func.functional_call(model, tensors, positional, named)
             lost = call_plain(loss, outputs, targets)
             gradients = torch.autograd.grad(lost, list(leaves.values()), allow_unused=True)
         yield {
@@ -161,22 +162,5 @@ def _unpack(batch: Any, device: torch.device) -> tuple[Any, Any]:
         raise DataError(
             f'criterion "taylor": the data gave a {type(batch).__name__}, expected batches (inputs, targets).'
         )
-    inputs, targets = (_moved(part, device) for part in batch)
+    inputs, targets = (moved(part, device) for part in batch)
     return inputs, targets
-
-
-def _moved(part: Any, device: torch.device) -> Any:
-    if isinstance(part, Tensor):
-        return part.to(device)
-    if isinstance(part, Mapping):
-        return {key: _moved(value, device) for key, value in part.items()}
-    if isinstance(part, (tuple, list)):
-        return tuple(_moved(value, device) for value in part)
-    return part
-
-
-def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Turn a batch's inputs into positional and keyword arguments of the model."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}

@@ -132,6 +132,11 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool, target: 
     Raises:
         TraceError: if the model cannot be traced. The message names the line of its forward pass.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TraceError(
+            "model: got a ScriptModule, whose code torch.export cannot follow; pass the nn.Module that it "
+            "was compiled from."
+        )
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, None)
     # With gradients enabled, export turns each torch.no_grad() region of the model into a nested graph.
     with unchanged(model), draws_kept(model), torch.no_grad():
@@ -225,7 +230,7 @@ def inputs_of_part(model: nn.Module, inputs: object, target: str) -> ExampleInpu
     def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         nonlocal inside
         inside += 1
-        found.append(_arguments_of(module, args, kwargs))
+        found.append(arguments_of(module.forward, args, kwargs))
 
     def leave(module: nn.Module, args: object, outputs: object) -> None:
         nonlocal inside
@@ -253,11 +258,11 @@ def inputs_of_part(model: nn.Module, inputs: object, target: str) -> ExampleInpu
     return found[0]
 
 
-def _arguments_of(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> ExampleInputs:
+def arguments_of(
+    forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+) -> ExampleInputs:
     """Return the arguments of a call as a tuple, or as a dict if some are keywords."""
-    if not kwargs:
-        return args
-    return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
+    return dict(inspect.signature(forward).bind(*args, **kwargs).arguments) if kwargs else args
 
 
 def _inline_regions(graph_module: GraphModule) -> None:

@@ -26,6 +26,7 @@ TOPICS = (
     "search",
     "data",
     "tasks",
+    "questions",
     "python",
     "engines",
     "latency",

@@ -15,6 +15,9 @@ from autoprune.reporting._summary import StudySummary
 from autoprune.reporting._tolerance import tolerance_notes
 from autoprune.study import TrialRecord
 
+_LEFT = 0.25
+"""Share of the dense model's score below which a winner counts as one that has lost its task."""
+
 
 def cost_notes(trial: TrialRecord) -> list[str]:
     """Return a sentence on how to time a trial whose latency is only predicted, or nothing."""
@@ -39,7 +42,23 @@ def summary_notes(summary: StudySummary) -> list[str]:
         notes.append(front_note(summary))
     notes += [*latency_notes(summary), *_about_strengths(summary), *criteria_notes(summary)]
     notes += [*(agreement_note(found, summary) for found in summary.agreements), *rung_warning(summary)]
-    return [*notes, *conclusions(summary)]
+    return [*notes, *_loss_warning(summary), *conclusions(summary)]
+
+
+def _loss_warning(summary: StudySummary) -> list[str]:
+    """Return a warning that the best trial does hardly anything of what the dense model does, or nothing.
+
+    A detector that finds no object any more is such a trial. A negative score has no share.
+    """
+    dense, best = summary.dense_score, summary.best
+    score = None if best is None else best.score
+    if score is None or dense <= 0 or score >= _LEFT * dense:
+        return []
+    cure = "make the last rung longer" if uses_repair(summary.rungs) else 'begin score.rungs with "repair"'
+    return [
+        f"Warning: the best trial scores {score:.4f}, and the dense model {dense:.4f}: it has lost most of "
+        f"its task. In the next search, {cure}, or raise the budget."
+    ]
 
 
 def _about_strengths(summary: StudySummary) -> list[str]:

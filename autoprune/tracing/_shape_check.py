@@ -1,7 +1,8 @@
 """Check that a model with every group narrowed has the shapes that the labels predict.
 
-A narrowed copy runs on the meta device, in train mode too. Then it is traced and compared with the dense
-graph node by node: the operators, their shapes and the numbers among their arguments.
+A narrowed copy runs on the meta device, in train mode too, or on its own device if the forward pass reads
+values. Then it is traced and compared with the dense graph node by node: the operators, their shapes and the
+numbers among their arguments.
 
 Example:
     check = ShapeCheck.of(model, trains=True)
@@ -11,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from autoprune.graph.context import Value
 from autoprune.graph.propagate import NodeValue, layer_of, operator_name
 from autoprune.graph.slice_starts import misplaced_slice
 from autoprune.rebuilding import clone_structure, narrow_to
+from autoprune.support.modes import draws_kept
 
 _FAULTS_OF_WIDTH = (
     AutopruneError,
@@ -113,15 +116,25 @@ class ShapeCheck:
 
     def _run(self, prunable: Prunable, plan: Plan) -> Fault | None:
         """Run a narrowed model, in train mode too if the dense model can, and return its fault or None."""
-        inputs = meta_inputs(prunable.example_inputs)
+        fault = self._run_on(prunable, plan, on_meta=True)
+        if fault is None or self._run_on(prunable, Plan({}), on_meta=True) is None:
+            return fault
+        # The dense model fails on the meta device too, for example because it calls `item`.
+        return self._run_on(prunable, plan, on_meta=False)
+
+    def _run_on(self, prunable: Prunable, plan: Plan, *, on_meta: bool) -> Fault | None:
+        """Run a narrowed model on the meta device, or on its own device with the example inputs."""
+        model = self.skeleton if on_meta else prunable.model
+        inputs = meta_inputs(prunable.example_inputs) if on_meta else prunable.example_inputs
         # meta is the default device here, for forward passes that make tensors without naming a device.
-        with torch.no_grad(), torch.device("meta"), unchanged(self.skeleton):
-            small = self.skeleton
+        device = torch.device("meta") if on_meta else contextlib.nullcontext()
+        with torch.no_grad(), device, unchanged(model), draws_kept(model):
+            small = model
             for stage, training in enumerate((False, True) if self.trains else (False,)):
                 ran = _Operators()
                 try:
                     if not training:
-                        small = narrow_to(self.skeleton, prunable, plan)
+                        small = narrow_to(model, prunable, plan)
                     for module in small.modules():
                         module.training = training
                     with ran:

@@ -55,9 +55,10 @@ def load_checkpoint(
     Args:
         model: the model whose parameters and buffers are overwritten.
         path: a safetensors file, or a file that `torch.save` wrote (read with weights_only=True). It holds
-            the state_dict itself, or a dict with the state_dict under one of the keys WRAPPERS. If all names
-            start with "module.", that prefix is removed. Channel selections that the file does not have
-            stay as they are, so that a net with selections takes the weights of the plain net.
+            the state_dict itself, or a dict with the state_dict under one of the keys WRAPPERS. Names of
+            modules around the model are removed, such as DataParallel's "module.". Channel selections that
+            the file does not have stay as they are, so that a net with selections takes the weights of the
+            plain net.
         find_heads: returns the names of the last layers. Those of another shape in the file keep the weights
             that they have. It is called only if a shape differs. By default no layer may differ.
 
@@ -67,9 +68,10 @@ def load_checkpoint(
     Raises:
         CheckpointError: if the file is missing or corrupt, or its tensors do not fit the model.
     """
-    state = _strip_prefix(read_state(path))
+    state = read_state(path)
     with guarded(f"checkpoint {path}: the model does not give its state_dict", CheckpointError):
         own = model.state_dict()
+    state = _without_wrappers(state, own)
     optional = {f"{path}.index" for path, each in model.named_modules() if isinstance(each, ChannelSelection)}
     heads = () if find_heads is None else _differing(state, own, find_heads)
     if heads:
@@ -209,10 +211,19 @@ def _require_file(path: Path) -> None:
         raise CheckpointError(f"checkpoint {path}: the file is empty.")
 
 
-def _strip_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
+def _without_wrappers(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Remove the names of modules around the model from those of its tensors.
+
+    They are first parts that all names share and the model lacks: "module." of DataParallel, "_orig_mod." of
+    torch.compile, or an attribute of a LightningModule.
+    """
+    inner = state
+    while inner and not any(name in own for name in inner):
+        wrapper = next(iter(inner)).partition(".")[0] + "."
+        if not all(name.startswith(wrapper) for name in inner):
+            return state
+        inner = {name.removeprefix(wrapper): tensor for name, tensor in inner.items()}
+    return inner
 
 
 def _listed(word: str, names: list[str]) -> str:

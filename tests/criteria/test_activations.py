@@ -279,3 +279,44 @@ def test_no_more_images_are_drawn_than_are_used() -> None:
 
     importance(prunable, "activation", stream())
     assert drawn == IMAGES
+
+
+class Whole(nn.Module):
+    """Doubles its images, runs a part, and classifies the average of its maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3))
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.part(images * 2).mean((2, 3)))  # type: ignore[no-any-return]  # modules return Any
+
+
+class Listed(Whole):
+    """The same with a list of images and an output that holds a list."""
+
+    def forward(self, images: list[Tensor]) -> dict[str, list[Tensor]]:  # type: ignore[override]  # as detectors
+        return {"rows": list(super().forward(torch.stack(images)))}
+
+
+@pytest.mark.parametrize("criterion", [*IMAGE_CRITERIA, "fisher", "taylor"])
+def test_a_part_is_ranked_by_runs_of_the_whole_model(criterion: str) -> None:
+    torch.manual_seed(0)
+    model, listed = Whole().double().eval(), Listed().double().eval()
+    listed.load_state_dict(model.state_dict())
+    (images, labels), example = batch(), torch.zeros(1, *SHAPE, dtype=torch.float64)
+    expected = importance(trace(model, example), criterion, data=[(images, labels)])["part.0"]
+    part = trace(model, example, target="part")
+    found = importance(part, criterion, data=[(images, labels)])["part.0"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+    def loss(outputs: dict[str, list[Tensor]], targets: list[dict[str, Tensor]]) -> Tensor:
+        return functional.cross_entropy(
+            torch.stack(outputs["rows"]), torch.stack([target["label"] for target in targets])
+        )
+
+    part = trace(listed, (list(example),), target="part")
+    data = [((list(images),), [{"label": label} for label in labels])]
+    found = importance(part, criterion, data=data, loss=loss)["part.0"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -215,3 +215,18 @@ def test_a_measured_latency_stands_in_for_the_predicted_one() -> None:
     assert any(each.endswith("within the budget, though its interval reaches beyond it.") for each in doubted)
     assert "predicted. For trial 0 they were measured side by side with the dense model." in note
     assert "1.08 ms, 58.3% (56.1% to 60.1%) of the dense model's time: within the budget." in note
+
+
+def test_a_winner_that_has_lost_its_task_is_warned_of() -> None:
+    """A detector that finds nothing scores 0. A loss as a score is negative, and has no share."""
+
+    def warnings(score: float, dense: float = 0.4, rungs: tuple[str, ...] = ("calibrate",)) -> list[str]:
+        best = dataclasses.replace(RECORD, scores=(RungScore(0, rungs[0], score, 0.1),))
+        notes = summary_notes(dataclasses.replace(SUMMARY, best=best, dense_score=dense, rungs=rungs))
+        return [note for note in notes if note.startswith("Warning")]
+
+    (note,) = warnings(0.0)
+    assert "scores 0.0000, and the dense model 0.4000: it has lost most of its task." in note
+    assert 'begin score.rungs with "repair"' in note
+    assert "make the last rung longer" in warnings(0.05, rungs=("repair",))[0]
+    assert [warnings(0.1), warnings(-2.0, dense=-0.4)] == [[], []]

@@ -210,3 +210,30 @@ def test_a_cache_that_the_forward_pass_fills_is_left_empty() -> None:
     model = Caches().eval()
     assert [group.name for group in trace(model, image()).searchable] == ["conv"]
     assert model.seen == {}
+
+
+class ReadsValues(nn.Module):
+    """Skips its mask if all of it is kept, which reads a value: this fails on the meta device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.head = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting() and not bool(mask.all()):
+            x = x * mask
+        return self.head(self.norm(self.stem(x)).relu())  # type: ignore[no-any-return]  # modules return Any
+
+
+def test_a_model_that_reads_values_is_checked_on_its_own_device() -> None:
+    model = ReadsValues()
+    before = copy.deepcopy(model.state_dict())
+    prunable = trace(model, (*image(), torch.ones(1, 1, 8, 8)))
+    assert {group.name: group.width for group in prunable.groups if group.frozen is None} == {"stem": 8}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+def test_a_script_module_is_refused_in_one_line() -> None:
+    with pytest.raises(TraceError, match=r"got a ScriptModule, .*; pass the nn.Module that it was compiled"):
+        trace(torch.jit.trace(Residual().eval(), image()), image())

@@ -129,7 +129,7 @@ def test_the_users_factory() -> None:
         make_model(f"{__name__}:returns_no_module", classes=6)
 
 
-@pytest.mark.parametrize("form", ["safetensors", "bare", "state_dict", "model", "module."])
+@pytest.mark.parametrize("form", ["safetensors", "bare", "state_dict", "model", "module.", "net._orig_mod."])
 def test_checkpoint_reads_back_equal(tmp_path: Path, form: str) -> None:
     source, target = make_model("digits_resnet", 10, 1), make_model("digits_resnet", 10, 1)
     state = source.state_dict()
@@ -138,8 +138,8 @@ def test_checkpoint_reads_back_equal(tmp_path: Path, form: str) -> None:
         save_file(state, path)
     elif form == "bare":
         torch.save(state, path)
-    elif form == "module.":
-        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
+    elif form.endswith("."):
+        torch.save({f"{form}{name}": tensor for name, tensor in state.items()}, path)
     else:
         torch.save({form: state, "epoch": 3}, path)
     load_checkpoint(target, path)
