@@ -116,6 +116,7 @@ class _Content(Strict):
     stages: list[StageEntry]
     begun: str | None
     result: FlowScores | None
+    own: dict[str, Any] | None = None
 
 
 @dataclass
@@ -130,6 +131,7 @@ class FlowRecord:
         stages: the stages that are done.
         begun: the training that began last, whose state may lie in the folder.
         result: the scores at the end, or None before it.
+        own: a signed note of the code and the paths that a config of this user names, or None.
     """
 
     folder: Path
@@ -139,6 +141,7 @@ class FlowRecord:
     stages: list[StageEntry] = field(default_factory=list)
     begun: str | None = None
     result: FlowScores | None = None
+    own: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> FlowRecord | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,22 @@ def remove_study(study: SearchStudy, consent: Consent) -> None:
             files += [folder / WEIGHTS, folder / RECIPE, *derived_files(folder)]
     added = [*tracker_files(study, spec.folder), *dashboard_files(study)]
     delete_study(study)
-    for file in (*files, *added):
-        if file.is_file() or file.is_symlink():
-            file.unlink()
+    for file in files:
+        _remove(file, folders=False)
+    for path in added:
+        _remove(path, folders=True)
     places = {place for file in added for place in (file.parent, file.parent.parent)}
     for folder in (*sorted(places, reverse=True), *folders, spec.folder):
         with contextlib.suppress(OSError):  # a folder that holds anything else stays
             folder.rmdir()
+
+
+def _remove(path: Path, *, folders: bool) -> None:
+    """Remove a file or a link if it exists, and a folder with all that it holds if `folders` is set."""
+    if path.is_file() or path.is_symlink():
+        path.unlink()
+    elif folders and path.is_dir():
+        shutil.rmtree(path)
 
 
 def _holds_model_of(folder: Path, study: SearchStudy) -> bool:

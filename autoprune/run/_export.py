@@ -52,7 +52,7 @@ from autoprune.run._results.artefact import (
     export_beside,
     exported_file,
     present_formats,
-    require_own_folder,
+    require_free,
 )
 from autoprune.run._results.dashboard import keep_files
 from autoprune.run._results.finetune_result import BEST, is_untrained, saved_folder, saved_trials
@@ -301,8 +301,8 @@ def _export_folder(
     """Write weights and recipe to a folder, load them from it, and compare every tensor with the original."""
     recipe, small = read_recipe(folder), load_saved(folder, trust=trust, model=model)
     if output.resolve() != folder.resolve():
+        require_free(output, folder, is_whole=format_name == ARTEFACT)
         if format_name == ARTEFACT:
-            require_own_folder(output)
             begin_artefact(output)
         save_pruned(small, recipe.plan, output, extra=recipe.extra)
     loaded, saved = load_saved(output, trust=trust, model=model).state_dict(), small.state_dict()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.config import parse_settings
 from autoprune.config.rungs import score_text
 from autoprune.data import first_batches
 from autoprune.errors import ConfigError, ExportError, unknown
@@ -29,7 +27,6 @@ from autoprune.exporting import (
     CALIBRATIONS,
     INT8,
     ONNX,
-    RECIPE,
     Int8Facts,
     may_saturate,
     quantise,
@@ -38,22 +35,19 @@ from autoprune.exporting import (
     run_onnx,
     update_extra,
 )
-from autoprune.flow import FlowRecord
 from autoprune.latency import Measurement, Ratio
 from autoprune.progress import Watch, watching
 from autoprune.reporting import paired_interval
 from autoprune.run._bench import bench
-from autoprune.run._checks.trust import Consent, consent_of, trusted
-from autoprune.run._export import export_saved, saved_model_folder
-from autoprune.run._resolving.dense import Dense, given_dense, load_dense
-from autoprune.run._resolving.paths import find_storage, protected_files, require_unprotected
-from autoprune.run._resolving.session import Session, StudyResult, of_study
-from autoprune.run._resolving.spec import ConfigSource, RunSpec
-from autoprune.run._resolving.stored_config import stored_spec, with_objects
+from autoprune.run._checks.trust import consent_of
+from autoprune.run._export import export_saved
+from autoprune.run._model_data import find_data
+from autoprune.run._resolving.dense import Dense
+from autoprune.run._resolving.paths import require_unprotected
+from autoprune.run._resolving.session import StudyResult
+from autoprune.run._resolving.spec import ConfigSource
 from autoprune.run._results.artefact import complete_artefact
-from autoprune.run._results.finetune_result import FinetuneResult
 from autoprune.run._results.flow_result import FlowResult
-from autoprune.study import open_study
 from autoprune.support.atomic import saving
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry
@@ -194,7 +188,8 @@ def export_int8(
         tolerance: loss of the score, as a share, above which the notes advise against the int8 file.
         storage: URL of the study's storage, if it is not in runs/.
         trust: whether code that the study or the saved model names may run.
-        config: a config of your own. For a folder it names the data, in [data].
+        config: a config of your own. It names the data, in [data], of a folder that neither a flow nor a
+            study of this machine has made.
         watch: whether to show the progress, or a function that is called with its events.
 
     Returns:
@@ -217,7 +212,7 @@ def export_int8(
         config = target.session.config
     consent = consent_of(trust, config)
     with watching(watch) as watcher, tempfile.TemporaryDirectory(prefix="autoprune-") as temporary:
-        found = _found(target, storage, consent, watcher, is_written=output is None)
+        found = find_data(target, storage, consent, watcher, is_written=output is None)
         folder, dense, spec = found.folder, found.dense, found.spec
         path = Path(output) if output is not None else folder / INT8
         float_path = Path(temporary) / ONNX if output is not None else folder / ONNX
@@ -253,70 +248,6 @@ def export_int8(
             update_extra(folder, {"int8": facts.model_dump(mode="json")})
             complete_artefact(folder, watch=watcher)
     return report
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The folder of a saved model, the data with their task and settings, and files that must stay."""
-
-    folder: Path
-    dense: Dense
-    spec: RunSpec
-    session: Session
-    kept: Mapping[Path, str]
-
-
-def _found(
-    target: str | os.PathLike[str] | StudyResult | FlowResult,
-    storage: str | None,
-    consent: Consent,
-    watch: Watcher,
-    *,
-    is_written: bool,
-) -> _Found:
-    """Find the model and the data of a target. Only a task that compares reads the dense weights."""
-    if isinstance(target, FlowResult):
-        spec = with_objects(_recorded_spec(target.folder), consent.own)
-        return _of_folder(target.folder, target.session, spec)
-    if not isinstance(target, StudyResult) and Path(target).is_dir():
-        return _of_folder(Path(target), Session(), _given_spec(Path(target), consent))
-    name, url, session = of_study(target if isinstance(target, StudyResult) else str(target), storage)
-    study = open_study(find_storage(name, url), name)
-    if isinstance(target, FinetuneResult):
-        folder = target.folder
-    else:
-        folder = saved_model_folder(study, consent, session, is_written=is_written, watch=watch)
-    spec = with_objects(stored_spec(study), consent.own)
-    with trusted(study, spec, consent):
-        dense = _dense(spec, session)
-    return _Found(folder, dense, spec, session, protected_files(study.url, spec))
-
-
-def _of_folder(folder: Path, session: Session, spec: RunSpec) -> _Found:
-    kept = {folder / RECIPE: "the recipe of the model"}
-    return _Found(folder, _dense(spec, session), spec, session, kept)
-
-
-def _recorded_spec(folder: Path) -> RunSpec:
-    """Return the settings of the flow in a folder."""
-    record = FlowRecord.open(folder)
-    if record is None:
-        raise ConfigError(f"--int8: {folder} holds no record of the flow. Restore it, or run the flow again.")
-    return RunSpec.of(parse_settings(record.config, where=str(folder)))
-
-
-def _given_spec(folder: Path, consent: Consent) -> RunSpec:
-    if consent.own is None:
-        raise ConfigError(
-            f"--int8: {folder} names no data to calibrate with. Add --config CONFIG.toml, which names them "
-            "in [data], or name the study."
-        )
-    return consent.own
-
-
-def _dense(spec: RunSpec, session: Session) -> Dense:
-    given = given_dense(session.model, session.data, spec)
-    return given or load_dense(spec, trained=spec.loss_and_metric.compares)
 
 
 def _opset_of(path: Path) -> int | None:

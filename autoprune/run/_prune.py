@@ -44,7 +44,7 @@ from autoprune.flow import (
 from autoprune.latency.table import table_of_json
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._checks.checks import check_engine_runs, check_search
-from autoprune.run._checks.trust import own_architecture
+from autoprune.run._checks.trust import own_architecture, signed_flow
 from autoprune.run._measuring.flow_bench import workbench
 from autoprune.run._resolving.budget_amounts import check_amounts as check_budget
 from autoprune.run._resolving.dense import GIVEN_MODEL, Dense, given_dense, load_dense
@@ -287,7 +287,7 @@ def _finish(run: Run, record: FlowRecord, settings: Mapping[str, Mapping[str, An
                 f"{record.folder}: another process has worked on this flow since this command began. Run the "
                 "same command again."
             )
-        record.config = settings
+        record.config, record.own = settings, signed_flow(run.spec)
         return _run_to_end(run, record)
 
 

@@ -126,6 +126,8 @@ def follow(
 ) -> Iterator[StudyStatus]:
     """Yield the state of a search now, and again after each interval, until nothing is left to do.
 
+    The storage stays open. After a failure it is opened again.
+
     Args:
         study: name of the study.
         storage: URL of its storage.
@@ -138,8 +140,10 @@ def follow(
     opened, failures = open_study(storage, study), 0
     while True:
         try:
-            # Another process may have changed the settings.
-            opened = open_study(storage, study) if failures == 0 else opened
+            if failures:
+                opened = open_study(storage, study)
+            else:
+                opened.reread()
             status = status_of(opened)
         except StudyError:
             failures += 1

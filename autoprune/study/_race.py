@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -69,6 +69,9 @@ class Samples(Strict):
         return values
 
 
+_Point = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
 class StageRecord(Strict):
     """The score of an entrant at the end of a stage.
 
@@ -78,6 +81,7 @@ class StageRecord(Strict):
         error: standard error of the score over the draw of the samples, or None if it is not known.
         seconds: duration of the stage.
         learning_rate: the highest one of the training, or None for finetune.learning_rate.
+        curve: [epoch, loss, score] of each epoch since the stage before.
     """
 
     epochs: int
@@ -85,6 +89,7 @@ class StageRecord(Strict):
     error: float | None = None
     seconds: float = 0.0
     learning_rate: float | None = None
+    curve: list[_Point] = Field(default_factory=list)
 
 
 class StageFailure(Strict):

@@ -24,7 +24,7 @@ from autoprune.errors import StudyError, abridged
 from autoprune.samplers import ENDED_BEFORE, OUTCOME, PLANNED, QUEUED, fact_key, fact_of, set_attribute
 from autoprune.space import Candidate
 from autoprune.study import _queue as queue
-from autoprune.study._header import Header, replace_config
+from autoprune.study._header import Header, read_header, replace_config
 from autoprune.study._notes import NotedStudy
 from autoprune.study._pareto import best_of, front_of, smallest_of
 from autoprune.study._race import LEASE, RACE, Race, RaceEntry, RaceResult, entry_key, read_entry, read_race
@@ -77,6 +77,18 @@ class SearchStudy(NotedStudy):
             raise StudyError(
                 f"{self.name}: cannot go on: {'; '.join(differs)}. Restore that, or start another study."
             )
+
+    def reread(self) -> None:
+        """Read the config again, which another process may have changed.
+
+        Raises:
+            StudyError: the storage cannot be read, or the study is gone or damaged.
+        """
+        with storage_errors(self.url):
+            header = read_header(self.optuna)
+        if header is None:
+            raise StudyError(f"{self.name}: its header is gone. Restore the storage from a copy.")
+        self.config = header.config
 
     def store_config(self, config: Mapping[str, Any]) -> None:
         """Store a changed config. It replaces the one that the search began with."""

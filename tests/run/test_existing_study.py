@@ -93,11 +93,18 @@ def test_a_replaced_study_loses_its_logs_and_artifacts_and_no_others(searched: S
         file.write_text("mine")
     study = open_study(new.storage, new.name)
     assert len(tracker_files(study, new.output)) >= 2
+    runs = new.output / "wandb"  # as the package leaves them without a server
+    for run in (study.note("autoprune:tracked"), "f" * 32):
+        (runs / f"offline-run-20260101_120000-{run}" / "files").mkdir(parents=True)
+        (runs / f"offline-run-20260101_120000-{run}" / f"run-{run}.wandb").write_text("points")
+        (runs / "latest-run").unlink(missing_ok=True)
+        (runs / "latest-run").symlink_to(f"offline-run-20260101_120000-{study.note('autoprune:tracked')}")
     assert len(dashboard_files(study)) == 1
     assert len(list(kept.iterdir())) == 2
     remove_study(study, consent_of(True, None))
-    left = {path for path in new.output.rglob("*") if path.is_file() or not any(path.iterdir())}
-    assert left == set(logs)
+    left = {path for path in new.output.rglob("*") if path.is_symlink() or path.is_file()}
+    assert left == {*logs, runs / f"offline-run-20260101_120000-{'f' * 32}" / f"run-{'f' * 32}.wandb"}
+    assert [each.name for each in runs.iterdir()] == [f"offline-run-20260101_120000-{'f' * 32}"]
     assert {*kept.iterdir()} == others
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.run import Counted, Event, Stage, StudyStatus, TrialDone, follow, status_of
+from autoprune.run import Counted, Event, Stage, StudyStatus, TrialDone, _status, follow, status_of
 from autoprune.samplers import fact_key
-from autoprune.study import open_study
+from autoprune.study import SearchStudy, open_study
 from autoprune.study._processes import PROCESS
 from autoprune.support.leases import Lease
 from tests.run.trials.test_race import resume, search, storage_in
@@ -144,26 +143,46 @@ def test_a_study_of_an_earlier_version_ends_without_notes(
     assert not status_of(study).is_finished
 
 
-def test_a_storage_that_is_busy_is_read_again_and_one_that_is_gone_ends_it(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = copied(folder, tmp_path)
-    study = open_study(url, "own")
+@pytest.fixture
+def unended(folder: Path, tmp_path: Path) -> SearchStudy:
+    """A copy of the study on which no process works, with something left to do."""
+    study = open_study(copied(folder, tmp_path), "own")
     for key in study.noted(PROCESS):
         study.store_note(key, None)
-    study.enqueue({}, "l1")  # something is left to do
-    from autoprune.run import _status
+    study.enqueue({}, "l1")
+    return study
 
-    answers: list[Any] = [StudyError("database is locked"), None, *[StudyError("gone")] * 3]
 
-    def read(opened: Any) -> Any:
-        answer = answers.pop(0)
-        if answer is not None:
-            raise answer
-        return status_of(opened)
+def test_the_storage_stays_open_and_is_opened_again_after_it_was_away(
+    unended: SearchStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
 
-    monkeypatch.setattr(_status, "status_of", read)
-    statuses: Iterator[StudyStatus] = follow("own", url, sleep=lambda seconds: None)
+    def opening(url: str, name: str) -> SearchStudy:
+        opened.append((url, name))
+        return open_study(url, name)
+
+    monkeypatch.setattr(_status, "open_study", opening)
+    log, away = tmp_path / "study.log", tmp_path / "away"
+    search = {**unended.config["search"], "trials": 50}
+    steps: list[Callable[[], object]] = [
+        lambda: unended.store_config({**unended.config, "search": search}),
+        lambda: log.rename(away),
+        lambda: away.rename(log),
+    ]
+
+    def sleep(seconds: float) -> None:
+        steps.pop(0)()
+
+    statuses = follow("own", unended.url, sleep=sleep)
+    before, *after = (next(statuses).trials for _ in range(3))
+    assert (before < 50, after, steps) == (True, [50, 50], [])
+    assert opened == [(unended.url, "own")] * 2
+
+
+def test_a_storage_that_is_gone_ends_the_watch(unended: SearchStudy, tmp_path: Path) -> None:
+    statuses = follow("own", unended.url, sleep=lambda seconds: None)
     assert next(statuses).done > 0
-    with pytest.raises(StudyError, match="gone"):
+    (tmp_path / "study.log").unlink()
+    with pytest.raises(StudyError, match=r"there is no such file, so no study to open"):
         next(statuses)

@@ -79,10 +79,10 @@ class _SignedNames:
     folder: str = ""
     places: tuple[str, ...] = ()
 
-    def of_study(self, name: str) -> dict[str, Any]:
-        """Return the values to sign."""
+    def for_purpose(self, purpose: str, name: str) -> dict[str, Any]:
+        """Return the values to sign, for the study or the flow of this name."""
         return {
-            "purpose": "study",
+            "purpose": purpose,
             "study": name,
             "code": dict(self.code),
             "folder": self.folder,
@@ -158,7 +158,7 @@ def sign_names(
         tuple(dict.fromkeys([*before.places, *places])),
     )
     if statement != before:
-        values = statement.of_study(study.name)
+        values = statement.for_purpose("study", study.name)
         study.store_note(f"{_NOTE}{name}", {"values": values, "signature": sign(values)})
 
 
@@ -193,10 +193,45 @@ def trusted(study: SearchStudy, spec: RunSpec, consent: Consent) -> Iterator[Non
         yield
 
 
+def signed_flow(spec: RunSpec) -> dict[str, Any]:
+    """Return a signed note of the code and paths of a config of this user, for the record of a flow."""
+    statement = _SignedNames(code_of(spec), os.getcwd(), tuple(written_paths(spec).values()))
+    values = statement.for_purpose("flow", str(spec.search.study))
+    return {"values": values, "signature": sign(values)}
+
+
+@contextlib.contextmanager
+def trusted_flow(folder: Path, spec: RunSpec, noted: object, consent: Consent) -> Iterator[None]:
+    """Allow the import of the code that the record of a flow names, as `trusted` does for a study.
+
+    Args:
+        folder: the folder of the flow.
+        spec: the recorded settings.
+        noted: the note of `signed_flow` in the record.
+        consent: the consent of the command.
+
+    Raises:
+        StudyError: the record names code that is not trusted, or data would be downloaded to another place
+            than the current folder and those that this user has named.
+    """
+    statement = _read_statement(noted, "flow", str(spec.search.study))
+    downloads = written_paths(spec).get("data.folder")
+    if downloads is not None and not _is_own_place(downloads, statement, "data.folder", consent):
+        raise StudyError(
+            f"{folder}: the flow wants to write to {_quoted(downloads)}, outside the current folder. Give "
+            "--config CONFIG.toml that names another data.folder."
+        )
+    with importing(_allowed(f"{folder}: the flow", statement, spec, consent)):
+        yield
+
+
 def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
+    return _allowed(f"{study.name}: the study", _signed_names(study), spec, consent)
+
+
+def _allowed(who: str, statement: _SignedNames, spec: RunSpec, consent: Consent) -> Imports:
     code = {key: text for key, text in code_of(spec).items() if key not in consent.given}
     own = {} if consent.own is None else code_of(consent.own)
-    statement = _signed_names(study)
     unknown = {k: text for k, text in code.items() if text not in (own.get(k), statement.code.get(k))}
     if not unknown:
         # A config of this command refers to the current folder, the study to the folder of its search.
@@ -205,8 +240,7 @@ def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
         return Imports(None, barred=os.getcwd())
     listed = ", ".join(f"{key} = {_quoted(text)}" for key, text in unknown.items())
     raise StudyError(
-        f"{study.name}: the study names code: {listed}. Give --trust to run it, or --config CONFIG.toml that "
-        "names it."
+        f"{who} names code: {listed}. Give --trust to run it, or --config CONFIG.toml that names it."
     )
 
 
@@ -222,17 +256,19 @@ def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str],
     Raises:
         StudyError: the path lies elsewhere, and neither the command line nor a config of this user names it.
     """
-    if key in consent.given:
-        return
-    wanted = Path(path).resolve()
-    own = [] if consent.own is None else written_paths(consent.own).values()
-    allowed = (os.getcwd(), *own, *_signed_names(study).places)
-    if not any(wanted.is_relative_to(Path(place).resolve()) for place in allowed):
+    if not _is_own_place(path, _signed_names(study), key, consent):
         option = "-o PATH" if key == "--output" else f"--set {key}=PATH"
         raise StudyError(
             f"{study.name}: the study wants to write to {_quoted(str(path))}, outside the current folder. "
             f"Choose a path with {option}."
         )
+
+
+def _is_own_place(path: str | os.PathLike[str], statement: _SignedNames, key: str, consent: Consent) -> bool:
+    own = [] if consent.own is None else written_paths(consent.own).values()
+    allowed = (os.getcwd(), *own, *statement.places)
+    wanted = Path(path).resolve()
+    return key in consent.given or any(wanted.is_relative_to(Path(place).resolve()) for place in allowed)
 
 
 def require_own_paths(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
@@ -336,10 +372,14 @@ def _signed_names(study: SearchStudy) -> _SignedNames:
     """Return the code and paths that this user has named for a study, or none without a valid note."""
     name = key_name()
     noted = None if name is None else study.note(f"{_NOTE}{name}")
+    return _read_statement(noted, "study", study.name)
+
+
+def _read_statement(noted: object, purpose: str, name: str) -> _SignedNames:
     values = noted.get("values") if isinstance(noted, dict) else None
     if not isinstance(noted, dict) or not isinstance(values, dict):
         return _SignedNames()
-    if values.get("study") != study.name or values.get("purpose") != "study":
+    if values.get("study") != name or values.get("purpose") != purpose:
         return _SignedNames()
     if not verifies(values, noted.get("signature")):
         return _SignedNames()

@@ -49,21 +49,33 @@ def begin_artefact(folder: Path) -> None:
             path.unlink()
 
 
-def require_own_folder(folder: Path) -> None:
-    """Refuse to replace the files of a folder that holds no saved model of this package.
+def require_free(folder: Path, source: Path, *, is_whole: bool) -> None:
+    """Refuse to replace another model in a folder, and files that this package has not written.
+
+    Args:
+        folder: the folder to write to.
+        source: the folder of the model that would be written.
+        is_whole: whether the files that are made from the model will be written too.
 
     Raises:
-        ExportError: a file has the name of one that would be written. The message names it.
+        ExportError: the folder holds another model, or no model and a file with the name of one that would be
+            written. The message names it.
     """
-    with contextlib.suppress(CheckpointError):
-        read_recipe(folder)
+    try:
+        held = read_recipe(folder)
+    except CheckpointError:
+        for path in (folder / WEIGHTS, *(derived_files(folder) if is_whole else ())):
+            if path.exists() or path.is_symlink():
+                raise ExportError(
+                    f"--output: {path} exists, and no {RECIPE} there says that autoprune wrote it. Name "
+                    "another folder, or remove the file."
+                ) from None
         return
-    for path in (folder / WEIGHTS, *derived_files(folder)):
-        if path.exists() or path.is_symlink():
-            raise ExportError(
-                f"--output: {path} exists, and no {RECIPE} there says that autoprune wrote it. Name another "
-                "folder, or remove the file."
-            )
+    if held.digest != read_recipe(source).digest:
+        raise ExportError(
+            f"--output: {folder} holds another model, and its {WEIGHTS} would be lost. Name another folder, "
+            "or remove that one."
+        )
 
 
 def derived_files(folder: Path) -> list[Path]:

@@ -79,9 +79,10 @@ def tracking(study: SearchStudy, spec: RunSpec, watch: Watcher, *, curve: str = 
 
 
 def tracker_files(study: SearchStudy, folder: Path) -> list[Path]:
-    """Return the files that trackers keep of a study in its output folder: their lists and TensorBoard's.
+    """Return the files that trackers keep of a study in its output folder, and folders that are all its own.
 
-    Runs that a tracker has sent to a server, and those of Weights & Biases, are not among them.
+    They are the lists of logged events, TensorBoard's files, and the runs of Weights & Biases. What a tracker
+    has sent to a server is not among them.
     """
     run = study.note(_RUN)
     # A received storage may name files elsewhere.
@@ -93,7 +94,21 @@ def tracker_files(study: SearchStudy, folder: Path) -> list[Path]:
         return []
     opened = StudyOpened(study.name, run, folder, {}, is_new=False)
     events = (folder / "tensorboard" / opened.title).rglob("events.out.tfevents.*")
-    return [*(folder / "trackers").glob(f"*-{run[:8]}.log"), *events]
+    return [*(folder / "trackers").glob(f"*-{run[:8]}.log"), *events, *_wandb_runs(folder / "wandb", run)]
+
+
+def _wandb_runs(folder: Path, run: str) -> list[Path]:
+    """Return the folders of a run of Weights & Biases, and the links that lead into them."""
+    if folder.is_symlink():
+        return []
+    runs = [each for each in folder.glob(f"*run-*-{run}") if each.is_dir()]
+    places = [each.resolve() for each in runs]
+    links = [
+        each
+        for each in folder.glob("*")
+        if each.is_symlink() and any(each.resolve().is_relative_to(place) for place in places)
+    ]
+    return [*links, *(each for each in runs if each not in links)]
 
 
 def _warn(watch: Watcher, text: str) -> None:
@@ -167,7 +182,12 @@ def _curves(study: SearchStudy) -> Iterator[Logged]:
     for number, entry in {} if race is None else race.entries.items():
         for stage in entry.stages:
             rate = "" if stage.learning_rate is None else f", learning rate {stage.learning_rate:g}"
-            yield CurvePoint(f"race, trial {number}{rate}", stage.epochs, {"score": stage.score})
+            name = f"race, trial {number}{rate}"
+            points = {int(at): {"loss": loss, "score": score} for at, loss, score in stage.curve}
+            # Before the last stage it is that of a copy whose learning rate has fallen to 0.
+            points.setdefault(stage.epochs, {})["score of the stage"] = stage.score
+            for at, values in points.items():
+                yield CurvePoint(name, at, values)
     for result in known_results(study):
         for index, epoch in enumerate(result.epochs, 1):
             yield CurvePoint(curve_of(result.trial), index, {"loss": epoch.loss, "score": epoch.score})

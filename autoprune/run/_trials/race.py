@@ -238,7 +238,9 @@ class _Race:
             if end != self._compared:  # else the other learning rates count as well
                 self._report_left(number, reason)
             return
-        samples = score.samples if isinstance(score, StageScore) else None
+        samples, curve = (score.samples, score.curve) if isinstance(score, StageScore) else (None, ())
+        earlier = (each.epochs for each in known.stages if each.learning_rate == self._rate)
+        before = max((epochs for epochs in earlier if epochs < end), default=0)
         others = [each for each in known.stages if (each.epochs, each.learning_rate) != (end, self._rate)]
         stage = StageRecord(
             epochs=end,
@@ -246,6 +248,7 @@ class _Race:
             error=score.error,
             seconds=score.seconds,
             learning_rate=self._rate,
+            curve=[list(each) for each in curve if each[0] > before and all(map(math.isfinite, each))],
         )
         kept = {"stages": [*others, stage], "samples": known.samples if samples is None else samples}
         self._keep(number, known.model_copy(update=kept))

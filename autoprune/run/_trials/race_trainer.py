@@ -34,10 +34,12 @@ class StageScore(RungScore):
     Attributes:
         samples: the values of the samples after the last stage, if the metric is a mean over samples.
         failure: the reason if the training diverged. The score is NaN then.
+        curve: epoch, loss and score of all epochs so far.
     """
 
     samples: Samples | None = None
     failure: str | None = None
+    curve: tuple[tuple[int, float, float], ...] = ()
 
 
 class RaceTrainer:
@@ -88,8 +90,10 @@ class RaceTrainer:
             # The average of the weights needs no cool-down, and a finetune may have left later weights.
             best = max(each.score for each in trained.records)
             record = cool_down(small, dense, spec, setting, after=until, best_score=best)
+        curve = tuple((each.epoch, each.loss, each.score) for each in trained.records[:until])
         seconds = time.perf_counter() - started
-        return StageScore(0, _name(until), record.score, seconds, record.standard_error, samples=samples)
+        error = record.standard_error
+        return StageScore(0, _name(until), record.score, seconds, error, samples=samples, curve=curve)
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,21 @@ def test_a_whole_folder_is_written_elsewhere(
         autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned), opset=17)
 
 
+@pytest.mark.parametrize("format_name", ["safetensors", "folder"])
+def test_no_export_replaces_another_model(tuned: FinetuneResult, tmp_path: Path, format_name: str) -> None:
+    mine = tmp_path / "mine"
+    autoprune.export(tuned, mine, "safetensors")
+    autoprune.export(tuned, mine, "safetensors")
+    plan = read_recipe(mine).plan
+    other = load_saved(mine)
+    next(other.parameters()).data.mul_(2)
+    save_pruned(other, plan, mine)
+    before = {file.name: file.read_bytes() for file in mine.iterdir()}
+    with pytest.raises(ExportError, match=r"mine holds another model, and its model\.safetensors would be"):
+        autoprune.export(tuned, mine, format_name)
+    assert {file.name: file.read_bytes() for file in mine.iterdir()} == before
+
+
 class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x

@@ -191,7 +191,10 @@ def test_each_trial_curve_and_result_is_logged_once_in_three_verbs(logged: Logge
     assert curves.pop(f"finetune of trial {tuned.trial}") == [1, 2]
     race = logged.result.summary.race
     assert race is not None
-    assert {name.split(", ")[1] for name in curves} == {f"trial {number}" for number in race.entries}
+    assert curves == {
+        f"race, trial {number}": list(range(1, entry.last.epochs + 1))
+        for number, entry in race.entries.items()
+    }
     results = {event.name: event.value for event in of(events, Result)}
     assert results["best score"] == logged.result.best.score
     assert results[f"trial {tuned.trial} test score"] == tuned.test_score
@@ -216,6 +219,32 @@ def test_tensorboard_reads_what_was_logged(logged: Logged) -> None:
     for record in records:
         trial = read_events(folder / f"trial {record.number:04}")
         assert trial.Scalars("trial/score")[0].value == pytest.approx(record.score)
+
+
+@pytest.mark.slow
+def test_a_search_and_its_race_on_ray_are_logged_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    search = {**CONFIG["search"], "engine": "ray", "workers": 2}
+    result = run.search(config={**CONFIG, "search": search, "report": {"trackers": ["tensorboard"]}})
+    (folder,) = (result.output / "tensorboard").iterdir()
+    reader = read_events(folder)
+    scores = {each.step: each.value for each in reader.Scalars("trials/score")}
+    assert scores == {each.number: pytest.approx(each.score) for each in result.summary.records}
+    race = result.summary.race
+    assert race is not None
+    for number, entry in race.entries.items():
+        for name, column in (("loss", 1), ("score", 2)):
+            curve = [(each.step, each.value) for each in reader.Scalars(f"race, trial {number}/{name}")]
+            points = [point for stage in entry.stages for point in stage.curve]
+            assert curve == [(point[0], pytest.approx(point[column])) for point in points]
+        ends = [
+            (each.step, each.value) for each in reader.Scalars(f"race, trial {number}/score of the stage")
+        ]
+        assert ends == [(stage.epochs, pytest.approx(stage.score)) for stage in entry.stages]
 
 
 @pytest.mark.slow

@@ -195,6 +195,16 @@ def test_the_best_train_on_and_the_winner_has_the_best_score_of_those_that_reach
     assert best.number in race.entries
 
 
+def test_each_epoch_of_an_entrant_is_a_point_of_its_curve(searched: Searched) -> None:
+    shown = {
+        (event.epoch, event.loss, event.score) for event in searched.events if isinstance(event, EpochDone)
+    }
+    for entry in searched.race.entries.values():
+        points = [point for stage in entry.stages for point in stage.curve]
+        assert [point[0] for point in points] == list(range(1, entry.last.epochs + 1))
+        assert shown >= set(map(tuple, points))
+
+
 def test_scores_have_their_standard_errors_and_samples(searched: Searched) -> None:
     for entry in searched.race.entries.values():
         for stage in entry.stages:
