@@ -256,12 +256,15 @@ class SearchStudy(NotedStudy):
     def ask(self, target: int) -> Trial | None:
         """Claim the next waiting trial, or a new one if the study has fewer than `target` trials.
 
-        If several processes ask at the same moment, each may create the last trial: see `claim_trial`.
+        If none is left, the trials of processes of this host that died meanwhile are queued again. If several
+        processes ask at the same moment, each may create the last trial: see `claim_trial`.
         """
         lease = this_process()
         self._claimed.add(lease.claim)
         with storage_errors(self.url):
             trial = queue.claim_trial(self.optuna, target=target, lease=lease)
+            if trial is None and self.requeue_dead():
+                trial = queue.claim_trial(self.optuna, target=target, lease=lease)
         if trial is not None:
             self._claims[trial.number] = lease.claim
         return trial

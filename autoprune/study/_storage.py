@@ -15,15 +15,22 @@ from typing import Any
 
 import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from autoprune.errors import StudyError, reason_of, shown_url
 from autoprune.study._database_tables import look, reading_engine
 from autoprune.study._file_presence import Presence
 from autoprune.study._journal import Journal
+from autoprune.study._server_storage import ServerStorage
 from autoprune.study._storage_errors import storage_errors
-from autoprune.study._storage_url import file_of, is_in_memory, require_readable, timeout_of
+from autoprune.study._storage_url import (
+    connect_options,
+    file_of,
+    is_in_memory,
+    require_readable,
+    timeout_of,
+    with_driver,
+)
 from autoprune.support.files import require_regular
 
 # Optuna logs seven lines about an error before it raises the error.
@@ -49,7 +56,7 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
     try:
         with storage_errors(url):
             if not url.startswith("journal:"):
-                make_url(url).get_dialect()  # refuses a driver that is not installed, before a file is made
+                with_driver(url).get_dialect()  # refuses a driver that is missing, before a file is made
             if path is not None:
                 _require_file(url, path, create)
             if path is not None and url.startswith("journal:"):
@@ -110,18 +117,20 @@ def _open_database(url: str, path: Path | None, create: bool) -> BaseStorage:
         path.touch()
     contents = look(_looking_engine(url, path))
     contents.require(create=create, shown=shown_url(url))
-    options: dict[str, Any] = {}
-    if path is not None:
-        presence = Presence(path, shown_url(url))
-        options["connect_args"] = {
-            "timeout": timeout_of(url),
-            "factory": functools.partial(_connect, presence),
-        }
+    if path is None:
+        address = with_driver(url).render_as_string(hide_password=False)
+        options: dict[str, Any] = {"connect_args": connect_options(url)}
+        backend = RDBStorage(address, engine_kwargs=options, skip_table_creation=not contents.is_new)
+        return ServerStorage(backend, shown_url(url))
+    presence = Presence(path, shown_url(url))
+    options = {
+        "connect_args": {"timeout": timeout_of(url), "factory": functools.partial(_connect, presence)},
         # An existing database stays in the journal mode that its owner chose.
-        options["pool_events"] = [
+        "pool_events": [
             (functools.partial(_tune_sqlite, contents.is_new), "connect"),
             (functools.partial(_check_presence, presence), "checkout"),
-        ]
+        ],
+    }
     return get_storage(RDBStorage(url, engine_kwargs=options, skip_table_creation=not contents.is_new))
 
 
@@ -129,7 +138,7 @@ def _looking_engine(url: str, path: Path | None) -> sqlalchemy.Engine:
     """Return an engine that looks at a database, and keeps no connection to it."""
     if path is not None:
         return reading_engine(path, timeout_of(url))
-    return sqlalchemy.create_engine(url, poolclass=NullPool)
+    return sqlalchemy.create_engine(with_driver(url), poolclass=NullPool, connect_args=connect_options(url))
 
 
 def _connect(presence: Presence, *arguments: Any, **options: Any) -> sqlite3.Connection:

@@ -16,14 +16,9 @@ import sqlalchemy.exc
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 
 from autoprune.errors import StudyError, reason_of, shown_url
+from autoprune.study._server_storage import ServerAwayError
+from autoprune.study._storage_url import DRIVERS
 from autoprune.support.leases import TakenOverError
-
-DRIVERS = {
-    "postgresql": ("psycopg", "postgresql", "postgresql+psycopg"),
-    "mysql": ("pymysql", "mysql", "mysql+pymysql"),
-    "mariadb": ("pymysql", "mysql", "mariadb+pymysql"),
-}
-"""Kind of server -> its driver, the extra that installs it, and the scheme of the URLs that use it."""
 
 _FULL = "the disk is full. Make room on it, then run the same command again."
 
@@ -74,6 +69,8 @@ def _is_unreadable(error: Exception) -> bool:
 def _explain(url: str, error: BaseException) -> str:
     if isinstance(error, sqlalchemy.exc.NoSuchModuleError):
         return f"no driver for this kind of storage is installed ({error})."
+    if isinstance(error, ServerAwayError):
+        return str(error)
     missing = _missing_driver(url, error)
     if missing is not None:
         return missing

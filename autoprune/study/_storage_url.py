@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 import shlex
@@ -19,6 +20,22 @@ from autoprune.errors import HIDDEN, StudyError, shortened, shown_url
 
 LOCK_TIMEOUT_S = 20.0
 """Seconds that a write waits for another process's lock on SQLite. `?timeout=5` in the URL replaces it."""
+
+DRIVERS = {
+    "postgresql": ("psycopg", "postgresql", "postgresql+psycopg"),
+    "mysql": ("pymysql", "mysql", "mysql+pymysql"),
+    "mariadb": ("pymysql", "mysql", "mariadb+pymysql"),
+}
+"""Kind of server -> its driver, the extra that installs it, and the scheme of the URLs that use it."""
+
+_LIBPQ = ("psycopg", "psycopg2")
+"""Drivers of PostgreSQL that take the options of its own library."""
+
+_CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""A trial may take hours, in which firewalls drop the idle connection, or the host of the server may vanish.
+
+Without these options, the next call would wait for many minutes before it fails.
+"""
 
 _BARE = re.compile(r"(journal|sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?:(?!//)")
 """A scheme without the two slashes of a URL."""
@@ -117,6 +134,28 @@ def _require_options(url: URL, shown: str) -> None:
 def timeout_of(url: str) -> float:
     parsed = _parsed(url)
     return float(str(parsed.query.get("timeout", LOCK_TIMEOUT_S))) if parsed else LOCK_TIMEOUT_S
+
+
+def with_driver(url: str) -> URL:
+    """Return a URL with the usual driver of its server if it names none and that driver is installed.
+
+    Raises:
+        sqlalchemy.exc.ArgumentError: the URL is malformed.
+    """
+    parsed = make_url(url)
+    if parsed.drivername in DRIVERS:
+        module, _, usual = DRIVERS[parsed.drivername]
+        if importlib.util.find_spec(module) is not None:
+            return parsed.set(drivername=usual)
+    return parsed
+
+
+def connect_options(url: str) -> dict[str, int]:
+    """Return options of a connection to a server that the URL does not set."""
+    parsed = with_driver(url)
+    if parsed.drivername.partition("+")[2] not in _LIBPQ:
+        return {}
+    return {name: value for name, value in _CONNECTION.items() if name not in parsed.query}
 
 
 def _parsed(url: str) -> URL | None:

@@ -1,0 +1,164 @@
+"""A storage on a database server that waits for a server that restarts, so that no search ends with it.
+
+Example:
+    storage = ServerStorage(RDBStorage(url), shown_url(url))
+    storage.get_all_trials(1)       # while the server restarts, this waits, with one warning
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import ExceptionContext
+
+from autoprune.errors import reason_of
+
+WAIT_S = 300.0
+"""Seconds that a call waits for a server that is away."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+"""Pauses between two attempts double from the first to the longest."""
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class ServerAwayError(ConnectionError):
+    """The server cannot be reached, or has closed the connection."""
+
+
+class ServerStorage(_CachedStorage):
+    """Repeats a call that lost its server until the server is back, `WAIT_S` at most.
+
+    A server may store a change and stop before it confirms the change. So a repeated call looks first whether
+    the change is there. Without that look, a trial would be created twice, and the end of a trial would seem
+    to be that of another process.
+
+    A waiting trial that is claimed as the server stops may be left running without a lease. It counts as one
+    of a dead process, and is queued again.
+
+    Args:
+        backend: the storage of Optuna.
+        shown: its URL in messages.
+    """
+
+    def __init__(self, backend: RDBStorage, shown: str) -> None:
+        super().__init__(backend)
+        sqlalchemy.event.listen(backend.engine, "handle_error", _translate)
+        self._shown = shown
+        self._away_since: float | None = None
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create a trial."""
+
+        def created() -> int | None:
+            wanted = None if template_trial is None else _content(template_trial)
+            found = [each for each in self._backend.get_all_trials(study_id) if _content(each) == wanted]
+            return found[-1]._trial_id if found else None
+
+        create = functools.partial(super().create_new_trial, study_id, template_trial)
+        return self._patiently(create, created)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Change the state of a trial, or return False if it runs already."""
+
+        def has_ended() -> bool | None:
+            same = state.is_finished() and self._backend.get_trial(trial_id).state == state
+            return True if same else None
+
+        change = functools.partial(super().set_trial_state_values, trial_id, state, values)
+        return self._patiently(change, has_ended)
+
+    def _patiently(self, call: Callable[[], T], already: Callable[[], T | None] = lambda: None) -> T:
+        """Return the result of a call, which is repeated while the server is away.
+
+        Args:
+            call: of the storage.
+            already: looks before a repetition whether an earlier attempt succeeded, and returns its result.
+
+        Raises:
+            ServerAwayError: the server has not come back, or had not after an earlier call.
+        """
+        began = time.monotonic()
+        lost = 0
+        try:
+            while True:
+                try:
+                    result = already() if lost else None
+                    result = call() if result is None else result
+                except ServerAwayError as error:
+                    lost += 1
+                    self._wait(error, lost, began)
+                else:
+                    break
+        except (KeyboardInterrupt, ServerAwayError):
+            if lost and self._away_since is None:
+                self._away_since = began
+            raise
+        self._away_since = None
+        if lost > 1:
+            _log.warning("%s: the server is back after %.0f s", self._shown, time.monotonic() - began)
+        return result
+
+    def _wait(self, error: ServerAwayError, lost: int, began: float) -> None:
+        """Pause before the next attempt.
+
+        The first repetition follows at once: after a restart, connections from before it are closed. After
+        Ctrl-C, or once a wait was in vain, no call waits until one succeeds: the search ends, and the trials
+        that it would give back are queued again by the next resume.
+
+        Raises:
+            ServerAwayError: it waited long enough.
+        """
+        seconds = time.monotonic() - (began if self._away_since is None else self._away_since)
+        if self._away_since is not None or seconds >= WAIT_S:
+            raise ServerAwayError(
+                f"its server has been away for {seconds:.0f} s ({error}); when it is back, run the same "
+                "command again."
+            ) from error
+        if lost == 1:
+            return
+        if lost == 2:
+            _log.warning("%s: %s; waiting up to %.0f s for the server", self._shown, error, WAIT_S)
+        time.sleep(min(_FIRST_PAUSE_S * 2 ** (lost - 2), _LONGEST_PAUSE_S))
+
+
+def _content(trial: FrozenTrial) -> object:
+    """Return the attributes of a new trial: the lease of a single claim, or the ratios of a queued trial.
+
+    A trial without attributes, which another program creates, equals no other.
+    """
+    content = (trial.system_attrs, trial.user_attrs)
+    return content if any(content) else object()
+
+
+def _translate(context: ExceptionContext) -> BaseException | None:
+    """Replace an error of SQLAlchemy's if the server is away. Optuna repeats calls by itself after others."""
+    if context.is_disconnect or context.connection is None:
+        return ServerAwayError(reason_of(context.original_exception))
+    return None
+
+
+def _waiting(name: str) -> Callable[..., Any]:
+    plain = getattr(_CachedStorage, name)
+
+    @functools.wraps(plain)
+    def call(self: ServerStorage, *arguments: Any, **options: Any) -> Any:
+        return self._patiently(lambda: plain(self, *arguments, **options))
+
+    return call
+
+
+# What is left out writes a study, which is done once, before a search, and can be done again.
+for _name in BaseStorage.__abstractmethods__ - {"create_new_study", "delete_study", *vars(ServerStorage)}:
+    setattr(ServerStorage, _name, _waiting(_name))
