@@ -29,6 +29,7 @@ TOPICS = (
     "questions",
     "python",
     "engines",
+    "cluster",
     "latency",
     "deploy",
     "methods",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,11 @@ def _open_database(url: str, path: Path | None, create: bool) -> BaseStorage:
     contents = look(_looking_engine(url, path))
     contents.require(create=create, shown=shown_url(url))
     if path is None:
-        address = with_driver(url).render_as_string(hide_password=False)
-        options: dict[str, Any] = {"connect_args": connect_options(url)}
-        backend = RDBStorage(address, engine_kwargs=options, skip_table_creation=not contents.is_new)
-        return ServerStorage(backend, shown_url(url))
+        if contents.is_new:
+            _server_backend(url, make_tables=True).engine.dispose()
+        return _server(url, os.getpid())
     presence = Presence(path, shown_url(url))
-    options = {
+    options: dict[str, Any] = {
         "connect_args": {"timeout": timeout_of(url), "factory": functools.partial(_connect, presence)},
         # An existing database stays in the journal mode that its owner chose.
         "pool_events": [
@@ -132,6 +132,21 @@ def _open_database(url: str, path: Path | None, create: bool) -> BaseStorage:
         ],
     }
     return get_storage(RDBStorage(url, engine_kwargs=options, skip_table_creation=not contents.is_new))
+
+
+@functools.lru_cache
+def _server(url: str, process: int) -> ServerStorage:
+    """Return the storage on a server, the same one for a whole process, so that it keeps one connection.
+
+    A process that was forked must not use the connection of its parent.
+    """
+    return ServerStorage(_server_backend(url, make_tables=False), shown_url(url))
+
+
+def _server_backend(url: str, *, make_tables: bool) -> RDBStorage:
+    address = with_driver(url).render_as_string(hide_password=False)
+    options: dict[str, Any] = {"connect_args": connect_options(url)}
+    return RDBStorage(address, engine_kwargs=options, skip_table_creation=not make_tables)
 
 
 def _looking_engine(url: str, path: Path | None) -> sqlalchemy.Engine:
