@@ -16,21 +16,33 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from autoprune.cli import main
+from autoprune.errors import AutopruneError
 from autoprune.study import TrialRecord, open_study
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def start_forked(words: Sequence[str], folder: Path) -> int:
-    """Run a command line in a forked child of this process, which has the modules loaded. Return its pid.
+    """Run a command line in a forked child of this process, as `forked` does."""
 
-    What it prints is appended to `log` in the folder.
+    def command() -> None:
+        sys.argv = ["autoprune", *words]
+        main()
+
+    return forked(command, folder)
+
+
+def forked(call: Callable[[], None], folder: Path) -> int:
+    """Call a function in a forked child of this process, which has the modules loaded. Return its pid.
+
+    The child works in the folder, and appends what it prints to `log` there. Like a command, it exits with
+    code 2 after an error of autoprune.
     """
     pid = os.fork()
     if pid:
@@ -39,13 +51,18 @@ def start_forked(words: Sequence[str], folder: Path) -> int:
     try:
         os.setsid()
         os.chdir(folder)
-        log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # Line by line, so that nothing is lost if the child is killed.
+        sys.stdout = sys.stderr = open("log", "a", buffering=1)  # noqa: SIM115
         for stream in (1, 2):
-            os.dup2(log, stream)
-        sys.argv = ["autoprune", *words]
-        main()
+            os.dup2(sys.stdout.fileno(), stream)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        call()
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except AutopruneError as error:
+        print(f"Error: {error}")
+        code = 2
     finally:
         for each in (sys.stdout, sys.stderr):
             each.flush()

@@ -12,10 +12,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import functools
-import os
-import signal
 import socket
-import sys
 import time
 import warnings
 from collections import Counter
@@ -30,11 +27,11 @@ import torch
 import autoprune
 from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialEvent, TrialRunner, Workers, run_search
-from autoprune.errors import AutopruneError
 from autoprune.execution import Setting
 from autoprune.space import Budget, SearchSpace, build_space
 from autoprune.study import SearchStudy, StudyFacts, create_study, open_study
 from autoprune.zoo import make_model
+from experiments.killing import forked
 
 STUDY = "scale"
 RECORDED = Path(__file__).parents[1] / "repair" / "searches.csv"
@@ -135,37 +132,28 @@ def create(url: str) -> SearchStudy:
 
 
 def work(search: Search, host: str | None = None, *, take_over: bool = False) -> int:
-    """Run a search in a forked child of this process, which has the modules loaded. Return its pid.
+    """Run a search in a forked child of this process. Return its pid.
 
     Args:
         search: whose study exists.
         host: the name of the host that the child believes to be on, which needs root.
         take_over: whether other hosts are gone.
-
-    The child prints into `log` in the folder. Like a command, it exits with 2 after an error of autoprune.
     """
     space()  # before the fork, so that it is traced once
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        log = os.open(search.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        for stream in (1, 2):
-            os.dup2(log, stream)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def run() -> None:
         if host is not None:
-            if ctypes.CDLL(None, use_errno=True).unshare(_NEW_HOST) != 0:
-                raise OSError(ctypes.get_errno(), "unshare")
-            socket.sethostname(host)
+            move_to(host)
         search.run(take_over=take_over)
-        code = 0
-    except AutopruneError as error:
-        print(f"Error: {error}")
-        code = 2
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+
+    return forked(run, search.folder)
+
+
+def move_to(host: str) -> None:
+    """Give this process a host name of its own. It needs root."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_NEW_HOST) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    socket.sethostname(host)
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,20 @@ class Server:
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run a statement as the administrator, and return the values that it prints."""
-        where = ["-h", str(self.folder), "-p", str(self.port), "-U", self.owner, "-d", database]
-        return self._call("psql", *where, "-v", "ON_ERROR_STOP=1", "-Atc", statement)
+        return self._call("psql", *self._as_owner, "-d", database, "-v", "ON_ERROR_STOP=1", "-Atc", statement)
+
+    def dump(self, database: str) -> str:
+        """Return the tables of a database with their content."""
+        return self._call("pg_dump", *self._as_owner, database)
 
     def initialise(self) -> None:
         """Make the files of the server. Its administrator needs no password on the socket, all others do."""
         authentication = ["--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"]
         self._call("initdb", "-D", self._data, "-U", self.owner, "-E", "UTF8", *authentication)
+
+    @property
+    def _as_owner(self) -> tuple[str, ...]:
+        return ("-h", str(self.folder), "-p", str(self.port), "-U", self.owner)
 
     @property
     def _data(self) -> str:

@@ -73,7 +73,7 @@ def test_a_trial_is_created_once_and_warnings_say_that_the_server_is_awaited(
     assert [each.number for each in study.get_trials()] == [0]
     assert claim_trial(study, target=1, lease=this_process()) is None
     messages = [record.getMessage() for record in caplog.records]
-    expected = [] if done else ["connection refused; waiting up to 300 s", "the server is back after 0 s"]
+    expected = [] if done else ["connection refused; waiting up to 300 s", "the server is back after "]
     assert [part in message for part, message in zip(expected, messages, strict=True)] == [True] * len(
         expected
     )
@@ -121,16 +121,16 @@ def test_a_waiting_trial_that_is_claimed_as_the_server_stops_is_queued_again(
 def test_a_server_that_stays_away_ends_the_search_and_no_later_call_waits_again(
     study: optuna.Study, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_server_storage, "WAIT_S", 0.02)
+    monkeypatch.setattr(_server_storage, "WAIT_S", 0.3)
     flaky.lose("get_study_user_attrs", times=1000, done=False)
     message = (
-        r"^postgresql://me:\*\*\*@host/db: its server has been away for 0 s \(connection refused\); when it "
+        r"^postgresql://me:\*\*\*@host/db: its server has been away for \d s \(connection refused\); when it "
         "is back, run the same command again.$"
     )
     with pytest.raises(StudyError, match=message), storage_errors(URL):
         study.user_attrs  # noqa: B018
     calls = flaky.calls
-    assert calls > 3
+    assert calls >= 3
     with pytest.raises(StudyError, match="has been away for"), storage_errors(URL):
         study.user_attrs  # noqa: B018
     assert flaky.calls == calls + 1
