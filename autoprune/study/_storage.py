@@ -145,7 +145,8 @@ def _server(url: str, process: int) -> ServerStorage:
 
 def _server_backend(url: str, *, make_tables: bool) -> RDBStorage:
     address = with_driver(url).render_as_string(hide_password=False)
-    options: dict[str, Any] = {"connect_args": connect_options(url)}
+    # Optuna checks the tables on a second connection, which would stay open in a pool of more than one.
+    options: dict[str, Any] = {"connect_args": connect_options(url), "pool_size": 1}
     return RDBStorage(address, engine_kwargs=options, skip_table_creation=not make_tables)
 
 

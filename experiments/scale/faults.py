@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from autoprune.engines import TrialEvent, Workers
 from autoprune.study import _server_storage
@@ -154,7 +155,7 @@ def ray_nodes(name: str, folder: Path, began: float) -> dict[str, object]:
     import ray
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     nodes = [cluster.add_node(**node) for _ in range(2)]
     changes = [after(2 * change) for change in range(3)]

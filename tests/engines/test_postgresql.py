@@ -79,6 +79,7 @@ def test_a_search_goes_on_by_itself_after_a_restart_of_its_server_and_equals_an_
     wait_until(lambda: finished(url) >= TRIALS // 2)
     kill(process)
     process = start(url, tmp_path, "tpe", "median")
+    wait_until(lambda: finished(url) > TRIALS // 2)
     server.stop("fast")
     server.start()
     assert end_of(process) == 0
