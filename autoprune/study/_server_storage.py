@@ -123,13 +123,13 @@ class ServerStorage(_CachedStorage):
         seconds = time.monotonic() - (began if self._away_since is None else self._away_since)
         if self._away_since is not None or seconds >= WAIT_S:
             raise ServerAwayError(
-                f"its server has been away for {seconds:.0f} s ({error}); when it is back, run the same "
+                f"its server has been away for {seconds:.0f} s ({error}). When it is back, run the same "
                 "command again."
             ) from error
         if lost == 1:
             return
         if lost == 2:
-            _log.warning("%s: %s; waiting up to %.0f s for the server", self._shown, error, WAIT_S)
+            _log.warning("%s: %s. Waiting up to %.0f s for the server", self._shown, error, WAIT_S)
         time.sleep(min(_FIRST_PAUSE_S * 2 ** (lost - 2), _LONGEST_PAUSE_S))
 
 

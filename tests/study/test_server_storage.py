@@ -73,7 +73,7 @@ def test_a_trial_is_created_once_and_warnings_say_that_the_server_is_awaited(
     assert [each.number for each in study.get_trials()] == [0]
     assert claim_trial(study, target=1, lease=this_process()) is None
     messages = [record.getMessage() for record in caplog.records]
-    expected = [] if done else ["connection refused; waiting up to 300 s", "the server is back after "]
+    expected = [] if done else ["connection refused. Waiting up to 300 s", "the server is back after "]
     assert [part in message for part, message in zip(expected, messages, strict=True)] == [True] * len(
         expected
     )
@@ -124,8 +124,8 @@ def test_a_server_that_stays_away_ends_the_search_and_no_later_call_waits_again(
     monkeypatch.setattr(_server_storage, "WAIT_S", 0.3)
     flaky.lose("get_study_user_attrs", times=1000, done=False)
     message = (
-        r"^postgresql://me:\*\*\*@host/db: its server has been away for \d s \(connection refused\); when it "
-        "is back, run the same command again.$"
+        r"^postgresql://me:\*\*\*@host/db: its server has been away for \d s \(connection refused\)\. When "
+        "it is back, run the same command again.$"
     )
     with pytest.raises(StudyError, match=message), storage_errors(URL):
         study.user_attrs  # noqa: B018
