@@ -104,7 +104,7 @@ def history_chart(summary: StudySummary) -> Chart | None:
     keys = [
         Key("dot", "trial", "sampler"),
         Key("diamond", "trial", "warm start"),
-        Key("dot", "partial", "pruned"),
+        Key("dot", "partial", "pruned, or failed after a rung"),
         Key("cross", "failed", "failed"),
         Key("line", "best", "best so far"),
         Key("line", "dense", "dense model"),

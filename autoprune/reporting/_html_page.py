@@ -183,7 +183,7 @@ def _sections(page: Page) -> dict[str, Any]:
     """Return the charts and the rows of the sections below."""
     summary, best = page.summary, page.summary.best
     savings = {} if best is None else page.savings.get(best.number, {})
-    found = origins(summary.records)
+    found = origins(summary.records) if any(each.is_whole for each in summary.records) else []
     axis = charts.score_axis(found)
     return {
         "strip": None if best is None else charts.strip_chart(summary, best, savings),

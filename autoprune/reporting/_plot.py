@@ -58,8 +58,13 @@ def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
     finished = sorted(summary.ranked(), key=lambda record: record.number)
     partial = [record for record in finished if is_partial(record)]
     for chosen, color, marker, words in (
-        ([record for record in partial if (record.score or 0.0) < floor], _PARTIAL, "v", "pruned, below"),
-        ([record for record in partial if (record.score or 0.0) >= floor], _PARTIAL, "o", "pruned"),
+        (
+            [record for record in partial if (record.score or 0.0) < floor],
+            _PARTIAL,
+            "v",
+            "pruned or failed, below",
+        ),
+        ([record for record in partial if (record.score or 0.0) >= floor], _PARTIAL, "o", "pruned or failed"),
         ([record for record in finished if not is_partial(record)], _TRIALS, "o", "complete"),
     ):
         if chosen:

@@ -136,9 +136,11 @@ def listed(summary: StudySummary) -> list[TrialRecord]:
 
 
 def outcome(record: TrialRecord) -> str:
-    """Return how a trial ended: "complete", "pruned at calibrate", "complete, as trial 3"."""
+    """Return how a trial ended: "complete, as trial 3", "pruned at calibrate", "failed after calibrate"."""
     reused = f", as trial {record.reused}" if record.reused is not None else ""
-    after = f" at {record.scores[-1].name}" if record.pruned and record.scores else ""
+    after = ""
+    if record.scores and (record.pruned or record.state == "failed"):
+        after = f" {'at' if record.pruned else 'after'} {record.scores[-1].name}"
     return f"{record.state}{after}{reused}"
 
 

@@ -83,6 +83,18 @@ def test_it_fits_a_phone_without_scrolling_sideways(
     assert driver.get_log("browser") == []
 
 
+def test_rows_stay_flat_on_a_phone(driver: Any, tmp_path: Path) -> None:
+    summary = searched(20)
+    best = summary.records[7]
+    changed = dataclasses.replace(best, origin="uniform at 70% of the budget")
+    records = tuple(changed if each is best else each for each in summary.records)
+    page = save_page(full_page(dataclasses.replace(summary, records=records)), tmp_path / "report.html")
+    resize(driver, 390)
+    driver.get(page.as_uri())
+    rows = "return [...document.querySelectorAll('#trials tbody tr')].map(each => each.offsetHeight)"
+    assert 0 < max(driver.execute_script(rows)) < 65, "at most two lines"
+
+
 def test_charts_are_read_by_the_keyboard(driver: Any, page: str) -> None:
     from selenium.webdriver.common.keys import Keys
 

@@ -264,3 +264,15 @@ def test_a_page_of_a_thousand_trials_is_small(tmp_path: Path) -> None:
     assert path.stat().st_size < 2_000_000
     with pytest.raises(StudyError, match=r"report .*: cannot be written \(Not a directory\)"):
         save_page(full_page(searched(20)), path / "below.html")
+
+
+def test_a_study_whose_trials_all_failed_compares_no_origins() -> None:
+    records = tuple(
+        dataclasses.replace(each, state="failed", scores=each.scores[:1], failure="diverged")
+        for each in searched(8).records
+    )
+    summary = dataclasses.replace(searched(8), records=records, best=None, race=None)
+    text = render_page(Page(summary, FACTS))
+    assert "Warm starts against the sampler" not in text
+    assert "pruned, or failed after a rung" in text
+    assert text.count("failed after calibrate") >= len(records)

@@ -26,6 +26,7 @@ from autoprune.reporting import (
     trial_table,
     widths_table,
 )
+from autoprune.reporting._rows import outcome
 from autoprune.run import SearchResult
 from autoprune.study import MeasuredLatency, TrialRecord
 
@@ -88,6 +89,8 @@ def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
     text = drawn(trial_table(SUMMARY, most=5))
     assert "after 50 steps" in text
     assert "pruned at calibrate" in text
+    failed = dataclasses.replace(SUMMARY.records[1], state="failed")
+    assert outcome(failed) == "failed after calibrate"
     assert any("A finetune trains the best trial fully" in note for note in summary_notes(SUMMARY))
 
 
