@@ -31,6 +31,7 @@ def tiny_search(
         "search": {
             "trials": 2,
             "study": "own",
+            "storage": "journal:///own.log",
             "sampler": "random",
             "setting": "float32 contiguous",
             "warm_starts": [],

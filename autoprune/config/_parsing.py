@@ -13,7 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -215,7 +215,7 @@ def _key_at(location: Sequence[int | str]) -> tuple[str, Any]:
         if not dataclasses.is_dataclass(spec):
             break
         names.append(str(name))
-        spec = _types_of(spec)[str(name)]
+        spec = _types_of(cast(type, spec))[str(name)]
     return ".".join(names), spec
 
 

@@ -171,9 +171,9 @@ def importance(
     Args:
         prunable: the traced model.
         criterion: a name in CRITERIA, a function, or its "package.module:function".
-        data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
-        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
-            default.
+        data: batches (inputs, targets), for criteria that run the model. Most of them read no targets.
+        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients. The default is
+            cross-entropy.
         seed: of every draw.
         moments: returns the moments of the layers' inputs, for criteria that read them. Without it they
             measure `data`.
@@ -287,9 +287,9 @@ def make_plan(
             int is a width (1 is one channel), and a float is a ratio (1.0 is all). Groups that are missing
             keep all channels. A block of `prunable.blocks` is dropped by the width 0.
         criterion: a name in `autoprune.criteria.CRITERIA`, a function, or its "package.module:function".
-        data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
-        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
-            default.
+        data: batches (inputs, targets), for criteria that run the model. Most of them read no targets.
+        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients. The default is
+            cross-entropy.
         seed: of every draw.
         rule: how importances decide which channels stay, by default those of least importance go, each group
             ranked in the dense model. A greedy ranking reads the data once for each group.

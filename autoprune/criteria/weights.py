@@ -79,7 +79,7 @@ def bn(given: CriterionInput) -> Importance:
 
 
 def channel_scales(model: nn.Module, groups: Iterable[ChannelGroup]) -> Importance:
-    """Average the absolute BatchNorm scales of every channel; groups without a BatchNorm are left out."""
+    """Average the absolute BatchNorm scales of every channel. Groups without a BatchNorm are left out."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     result: Importance = {}
     for group in groups:

@@ -69,7 +69,7 @@ Dtype = Annotated[str, AfterValidator(_dtype)]
 
 
 class LeafFile(Strict):
-    """One stored tensor; `Leaf` explains the keys."""
+    """One stored tensor. `Leaf` explains the keys."""
 
     shape: Shape
     dtype: Dtype
@@ -79,7 +79,7 @@ class LeafFile(Strict):
 
 
 class PatchFile(Strict):
-    """One number of one module; `Patch` explains the keys."""
+    """One number of one module. `Patch` explains the keys."""
 
     module: Path_
     attribute: Name
@@ -87,7 +87,7 @@ class PatchFile(Strict):
 
 
 class StandInFile(Strict):
-    """The place of a module of a dropped branch; `StandIn` explains the keys."""
+    """The place of a module of a dropped branch. `StandIn` explains the keys."""
 
     path: Name
     gives: Literal["nothing", "zero", "zeros"]
@@ -105,7 +105,7 @@ Input = InputFile | bool | Number | float | str | None
 
 
 class RecipeFile(Strict):
-    """All of recipe.json; `Recipe` explains the keys."""
+    """All of recipe.json. `Recipe` explains the keys."""
 
     digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     widths: dict[Name, Size]

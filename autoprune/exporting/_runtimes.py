@@ -64,7 +64,7 @@ CHECKED_BATCHES = (1, 3)
 """Batch sizes at which the outputs are compared, both other than that of the export."""
 
 TOLERANCES: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float16: 1e-2, torch.bfloat16: 1e-1}
-"""Largest difference over max(1, largest output); 1e-4 for float32, since runtimes add in another order."""
+"""Largest difference over max(1, largest output): 1e-4 for float32, since runtimes add in another order."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def export(
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch on axis 0.
             Models from `rebuild` or `load_pruned` do not need them. If such a model was traced in a part
             (`target`), that part is exported. Give inputs of the whole model to export the whole.
-        tolerance: largest difference over max(1, largest output); 1e-4 by default in float32.
+        tolerance: largest difference over max(1, largest output): 1e-4 by default in float32.
         opset: version of ONNX's operators for the format "onnx", by default that of torch's exporter.
 
     Raises:

@@ -56,7 +56,7 @@ def read_page(topic: str) -> str:
     """Return the Markdown of a page.
 
     Raises:
-        ConfigError: there is no such page; the message names the nearest, or else all.
+        ConfigError: there is no such page. The message names the nearest, or else all.
     """
     if topic not in TOPICS:
         raise ConfigError(unknown("guide", topic, TOPICS, kind="topic"))

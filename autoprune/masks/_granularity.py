@@ -60,7 +60,7 @@ GRANULARITIES: Mapping[str, GranularitySpec] = {
         two_of_four=True, about="two weights of every four inputs, as sparse tensor cores"
     ),
 }
-"""Name -> granularity; `about` names its units."""
+"""Name -> granularity. `about` names its units."""
 
 
 def two_of_four(scores: Tensor) -> Tensor:

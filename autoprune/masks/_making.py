@@ -117,7 +117,7 @@ class MaskRule:
         loss: LossFunction,
         before: Masks | None = None,
     ) -> Masks:
-        """Make masks; weights that `before` masks stay masked.
+        """Make masks. Weights that `before` masks stay masked.
 
         Raises:
             MaskError: data are missing, or a layer does not suit the granularity.
@@ -158,7 +158,7 @@ def make_masks(
     Args:
         model: the model, or the traced model. If it is traced, a channel that loses all its filters is masked
             in all parameters of its group, so that `compile_masks` can cut it.
-        sparsity: share of the weights to drop, in [0, 1); 0.5 for "2:4".
+        sparsity: share of the weights to drop, in [0, 1), and 0.5 for "2:4".
         granularity: a row of GRANULARITIES.
         score: a row of SCORES, or "package.module:function".
         scope: "layer", the same sparsity in each layer, or "global", one ranking of all units.
@@ -179,14 +179,14 @@ def make_masks(
 def _kept_by_layer(
     units: Mapping[str, Tensor], sizes: Mapping[str, int], sparsity: float
 ) -> dict[str, Tensor]:
-    """Keep the best units of each layer; of equal ones the first."""
+    """Keep the best units of each layer. The first comes first among equals."""
     return {name: _best(each, each.numel() - round(sparsity * each.numel())) for name, each in units.items()}
 
 
 def _kept_globally(
     units: Mapping[str, Tensor], sizes: Mapping[str, int], sparsity: float
 ) -> dict[str, Tensor]:
-    """Drop the worst units of all layers until so many weights are gone; each layer keeps its best unit."""
+    """Drop the worst units of all layers until so many weights are gone. Each layer keeps its best unit."""
     scores = torch.cat([each.flatten() for each in units.values()])
     best = torch.cat([_best(each, 1).flatten() for each in units.values()])
     weights = torch.cat([torch.full((each.numel(),), sizes[name]) for name, each in units.items()])
@@ -203,7 +203,7 @@ def _kept_globally(
 
 
 def _best(scores: Tensor, count: int) -> Tensor:
-    """Mark the highest scores, at least one; of equal ones the first."""
+    """Mark the highest scores, at least one. The first comes first among equals."""
     order = scores.flatten().argsort(descending=True, stable=True)[: max(1, count)]
     marked = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     marked[order] = True

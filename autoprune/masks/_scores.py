@@ -41,7 +41,7 @@ class ScoreInput:
 
 
 Score: TypeAlias = Callable[[ScoreInput], Mapping[str, Tensor]]
-"""Gives {parameter: score of each weight}; weights with higher scores stay."""
+"""Gives {parameter: score of each weight}. Weights with higher scores stay."""
 
 
 def magnitude(given: ScoreInput) -> dict[str, Tensor]:
@@ -147,4 +147,4 @@ SCORES: Mapping[str, ScoreSpec] = {
         activation, needs="images", about="the absolute value times the norm of the input"
     ),
 }
-"""Name -> score; `about` says by what a weight is ranked."""
+"""Name -> score. `about` says by what a weight is ranked."""

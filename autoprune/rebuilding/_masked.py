@@ -48,7 +48,7 @@ class MaskedReference(Interpreter):
 
     Args:
         prunable: the traced dense model.
-        plan: the channels to keep; all others are dropped.
+        plan: the channels to keep. All others are dropped.
         generator: draws the random tensors.
 
     Attributes:

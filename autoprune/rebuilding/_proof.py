@@ -118,7 +118,7 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
 
     Raises:
         VerificationError: a tensor of `small` is missing, has the wrong shape, or is not the slice that the
-            plan names; an output is not finite or has the wrong shape; or a forward pass fails.
+            plan names, or an output is not finite or has the wrong shape, or a forward pass fails.
 
     Example:
         difference = autoprune.verify(prunable, plan, small)  # at most 1e-9

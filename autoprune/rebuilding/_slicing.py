@@ -18,7 +18,7 @@ Kept = NDArray[np.int64]
 """Sorted positions along an axis."""
 
 _SCRATCH_BYTES = 1 << 20
-"""Size of the block of rows that is cut at a time; it stays in the cache until its columns are taken."""
+"""Size of the block of rows that is cut at a time. It stays in the cache until its columns are taken."""
 
 _SMALL_BYTES = 1 << 16
 """A tensor up to this size fits in the innermost cache, where the number of calls costs more than traffic."""
@@ -42,7 +42,7 @@ class Slicer:
 
         Args:
             tensor: a parameter, whose class and requires_grad are kept, or another tensor.
-            axes: {axis: sorted positions}; an axis that is not named stays whole.
+            axes: {axis: sorted positions}. An axis that is not named stays whole.
         """
         small = self._cut(tensor, axes)
         if type(tensor) is nn.Parameter and type(small) is Tensor:

@@ -105,7 +105,7 @@ class _Narrowed:
         products: products and factors of the dense model.
         cut: the kept part of the layer.
         centred: whether a constant is fitted too.
-        ridge: strength of the ridge; see `repair_closed`.
+        ridge: strength of the ridge. See `repair_closed`.
     """
 
     name: str

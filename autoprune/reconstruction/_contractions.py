@@ -43,8 +43,8 @@ class Contraction:
         input: [n, channels, *spatial] of a convolution, [n, ..., features] of a linear layer.
         weight: weight that was passed to the call.
         bias: bias that was passed to the call, or None.
-        groups: groups of the convolution; 1 for a linear layer.
-        stride: stride of each spatial axis; empty for a linear layer.
+        groups: groups of the convolution, or 1 for a linear layer.
+        stride: stride of each spatial axis, or empty for a linear layer.
         padding: number of zeros before each spatial axis.
         dilation: dilation of each spatial axis.
         transposed: whether it is a transposed convolution, whose weight has its inputs on axis 0.
@@ -61,7 +61,7 @@ class Contraction:
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """Size of the kernel along each spatial axis; empty for a linear layer."""
+        """Size of the kernel along each spatial axis, or empty for a linear layer."""
         return tuple(self.weight.shape[2:])
 
     def places(self, output: Tensor, count: int, generator: torch.Generator) -> Tensor | None:

@@ -143,7 +143,7 @@ class _State:
         self._alive = np.ones(width, dtype=bool)
 
     def costs(self) -> NDArray[np.float64]:
-        """Return the error [width] that the removal of each channel adds; infinity for removed channels."""
+        """Return the error [width] that the removal of each channel adds: infinity for removed ones."""
         weights = self._weight.view(-1, self._size, self._weight.shape[1])
         if self._size == 1:
             added = weights.square().sum(dim=(1, 2)) / self._blocks.flatten()

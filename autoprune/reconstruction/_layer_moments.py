@@ -39,7 +39,7 @@ class LayerMoments:
 
     @property
     def span(self) -> int:
-        """Number of positions of a patch that are pooled in one entry of the second moment; 1 if none are."""
+        """Number of positions of a patch that one entry of the second moment pools, or 1 if none are."""
         return self.mean.shape[1] // self.second.shape[1]
 
     @property

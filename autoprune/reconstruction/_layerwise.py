@@ -71,7 +71,7 @@ def choose_by_layers(
         choose: chooses the channels of a group.
         images: number of images to take.
         positions: number of output positions drawn from each image.
-        ridge: strength of the pull towards the weights before a fit; see `refit`.
+        ridge: strength of the pull towards the weights before a fit. See `refit`.
         seed: seed of the positions.
         done: called with (groups done, groups that are narrowed).
 

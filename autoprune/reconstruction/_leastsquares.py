@@ -48,7 +48,7 @@ class Fit:
 
     @property
     def error(self) -> float:
-        """Mean squared difference over the mean square of the target, of all outputs; 0 for a perfect fit."""
+        """Mean squared difference over the mean square of the target, of all outputs. A perfect fit has 0."""
         total = float(self.power.sum())
         return float(self.lost.sum()) / total if total > 0 else 0.0
 

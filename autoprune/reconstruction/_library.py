@@ -38,8 +38,8 @@ class ErrorCurve:
     Attributes:
         errors: float64 [width + 1], not increasing. Entry w is the error with w channels: the sum over
             readers of the lost share of their output's mean square. The last entry is 0.
-        order: int64 [width], the channels, the most important first; None if no reader has moments.
-        estimate: reason why some errors are not measured; None if all are.
+        order: int64 [width], the channels, the most important first, or None if no reader has moments.
+        estimate: reason why some errors are not measured, or None if all are.
     """
 
     errors: FloatArray

@@ -24,7 +24,7 @@ class Solution:
     Attributes:
         fit: fit of the weight, about the means if there is a constant.
         mean: float64 [groups, outputs], mean of the outputs without the constant.
-        constant: float64 [groups, outputs]; zeros if none was requested.
+        constant: float64 [groups, outputs], or zeros if none was requested.
     """
 
     fit: Fit
@@ -86,7 +86,7 @@ class Regression:
 
         Args:
             old: float64 [groups, outputs, patch], weights towards which the ridge pulls.
-            ridge: strength of the ridge; see `refit`.
+            ridge: strength of the ridge. See `refit`.
             constant: whether to fit c.
             zero: [groups, outputs, patch], True for the weights that are zero, or None.
         """

@@ -100,7 +100,7 @@ def moments(
     Args:
         prunable: the traced dense model.
         data: batches, each the inputs alone or a tuple that begins with them.
-        images: number of images to take; all if there are fewer.
+        images: number of images to take, or all if there are fewer.
         positions: number of output positions drawn from each image.
         limit_bytes: largest memory of all moments.
         seed: seed of the positions.

@@ -76,7 +76,7 @@ def repair_sequential(
         data: batches, each the inputs alone or a tuple that begins with them.
         images: number of images to take.
         positions: number of output positions drawn from each image.
-        ridge: strength of the pull towards the weights before the fit; see `refit`.
+        ridge: strength of the pull towards the weights before the fit. See `refit`.
         seed: seed of the positions.
         masks: {weight of `small`: bool tensor of its shape}, False for the weights that are zero.
 

@@ -36,7 +36,7 @@ class _Use:
     """How a model uses a parameter.
 
     Attributes:
-        operator: name of the operator that multiplies with it; None if it only shifts or scales, or is
+        operator: name of the operator that multiplies with it, or None if it only shifts or scales, or is
             unused.
         direct: whether the operator reads the parameter itself, not a tensor computed from it.
     """

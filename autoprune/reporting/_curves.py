@@ -41,7 +41,7 @@ class Curve:
         name: name of the group or the tie.
         widths: channels kept, ascending. Those of tied groups are added up.
         ratios: keep ratio of each width.
-        values: error or score at each width; NaN if it is not finite.
+        values: error or score at each width, or NaN if it is not finite.
     """
 
     name: str
@@ -64,9 +64,9 @@ class Curves:
         title: title of the picture and of the table.
         value: name of the values, such as "error" or "accuracy".
         curves: the curves in the order of the model.
-        axis: label of the picture's vertical axis; the name of the values if it is empty.
+        axis: label of the picture's vertical axis, by default the name of the values.
         ratios: keep ratios in the table.
-        baseline: value of the dense model, drawn as a dashed line; None for no line.
+        baseline: value of the dense model, drawn as a dashed line, or None for no line.
         notes: {name of a curve: why it is an estimate}.
         files: files to which the curves were written.
     """

@@ -80,7 +80,7 @@ def _by_importance(records: Iterable[TrialRecord], summary: StudySummary) -> lis
 
 
 def history_chart(summary: StudySummary) -> Chart | None:
-    """Return the scores over the trials, with the best so far; None if no trial has a score."""
+    """Return the scores over the trials, with the best so far, or None if no trial has a score."""
     if not summary.ranked():
         return None
     floor, scored = score_floor(summary), summary.ranked()
@@ -263,7 +263,7 @@ def curve_chart(
 
 
 def strip_chart(summary: StudySummary, trial: TrialRecord, savings: Savings) -> Chart | None:
-    """Return the width that each group keeps, above the MACs that it saves; None if widths are not known."""
+    """Return the width that each group keeps, above the MACs that it saves, or None without known widths."""
     rows = [row for row in width_rows(summary, trial) if row.dense and row.dense > 0]
     if not rows:
         return None

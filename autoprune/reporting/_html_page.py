@@ -64,7 +64,7 @@ class Tuned:
     Attributes:
         trial: number of its trial.
         folder: where it is saved.
-        scores: {"val_score": ..., "test_score": ..., "dense_val_score": ..., "dense_test_score": ...}; the
+        scores: {"val_score": ..., "test_score": ..., "dense_val_score": ..., "dense_test_score": ...}. The
             score of a missing part is None.
         epochs: the epochs of its training, or () if they are not known.
     """

@@ -38,9 +38,9 @@ class StudySummary:
         metric: name of the score.
         rungs: names of the rungs. The score of a trial is the metric after the last one.
         records: all trials, ordered by number.
-        best: the winner of the race, or before a race the best complete trial; None before the first.
+        best: the winner of the race, or before a race the best complete trial. None if none is complete.
         objectives: "score", then the costs that are minimised.
-        front: trials of the Pareto front, the cheapest first; empty with one objective.
+        front: trials of the Pareto front, the cheapest first, or empty with one objective.
         dense_costs: {cost: the dense model's}.
         dense_score: score of the dense model on the validation part.
         dense_widths: {group: full width} of the groups that are searched.
@@ -48,9 +48,9 @@ class StudySummary:
         agreements: of neighbouring rungs, then of the first and the last, if enough trials have both scores.
         dense_error: standard error of `dense_score`, or None if it is not known.
         race: the race of the best trials, or None if there was none.
-        importances: {keep ratio: its share of the variance of the scores}, the largest first; empty if they
-            are not known.
-        smallest: the cost that is made small within a tolerance; None for a search without one.
+        importances: {keep ratio: its share of the variance of the scores}, the largest first, or empty if
+            they are not known.
+        smallest: the cost that is made small within a tolerance, or None for a search without one.
         least_score: the smallest score within that tolerance.
         strengths: strengths of a penalty that were tried before the search, the best first.
     """

@@ -31,7 +31,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 
     Args:
         summary: summary of the study.
-        most: largest number of trials; all by default. Failed trials come after those with a score.
+        most: largest number of trials. All by default. Failed trials come after those with a score.
         only: a trial to show alone.
     """
     table = plain_table(f"Study {summary.study}: {counted(summary)}")

@@ -58,7 +58,7 @@ def export(
             as a function, an ExporterSpec, or "package.module:function".
         example_inputs: for a module: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch
             on axis 0. Models from `rebuild` or `load_pruned` do not need them.
-        tolerance: for a module: largest difference over max(1, largest output); 1e-4 by default in float32.
+        tolerance: for a module: largest difference over max(1, largest output): 1e-4 by default in float32.
         opset: version of ONNX's operators for "onnx", by default that of torch's exporter.
         storage: URL of the study's storage, if it is not in runs/.
         dense: export the dense model of the study instead of the small one, as "onnx" or "pt2".

@@ -13,7 +13,7 @@ class ScaleHistory:
     """The scale of every channel at several steps of a training.
 
     Attributes:
-        steps: steps done when the scales were recorded; the first is 0.
+        steps: steps done when the scales were recorded. The first is 0.
         scales: at each of them float64 [channels], group after group.
     """
 

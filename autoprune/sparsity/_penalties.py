@@ -76,7 +76,7 @@ def group_lasso(given: PenaltyInput, alpha: float = 4.0) -> Tensor:
         alpha: 0 weighs all channels the same.
 
     Reference: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, section 3.3. Differs: it sums
-    squared norms, which never reach zero; here the norm itself is summed, as in the group lasso of Yuan and
+    squared norms, which never reach zero. Here the norm itself is summed, as in the group lasso of Yuan and
     Lin, 2006.
     """
     sizes = ChannelSizes(given.model)
@@ -100,7 +100,7 @@ def growing(given: PenaltyInput, rise: float = 0.75) -> Tensor:
         rise: share of the training in which the weight grows.
 
     Reference: Wang et al., Neural Pruning via Growing Regularization, ICLR 2021, section 3.2 (GReg-1). It
-    raises the weight in steps; here it rises at every step.
+    raises the weight in steps. Here it rises at every step.
     """
     sizes = ChannelSizes(given.model)
     total = sizes.zero

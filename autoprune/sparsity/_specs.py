@@ -32,7 +32,7 @@ class PenaltySpec(Row):
     Attributes:
         penalty: gives the penalty's value, a scalar tensor.
         proximal: (scales, learning rate times strength) -> scales after the proximal step, which is taken
-            after each optimizer step in place of a gradient; None for the gradient.
+            after each optimizer step in place of a gradient, or None for the gradient.
         needs: what it acts on: the "scales" of BatchNorms, the "weights" of all searchable groups, or the
             weights of the channels that a "plan" cuts.
     """
@@ -78,4 +78,4 @@ PENALTIES: dict[str, PenaltySpec] = {
         growing, needs="plan", about="a growing l2 penalty on the channels that a plan cuts"
     ),
 }
-"""Name -> penalty; `about` says what it sums."""
+"""Name -> penalty. `about` says what it sums."""

@@ -93,7 +93,7 @@ def threshold_plan_within(
     Args:
         prunable: the traced model, with the trained weights.
         budget: limits on any costs that never fall as a width grows.
-        cost: computes these costs from widths; by default MACs and parameters.
+        cost: computes these costs from widths. The default computes MACs and parameters.
         floor: see `threshold_plan`.
         importance: see `threshold_plan`.
 
@@ -156,7 +156,7 @@ def _floor(floor: int | float | None, width: int) -> int:
 
 
 def _largest(scales: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-    """Mark the largest scales; of equal ones the first."""
+    """Mark the largest scales. The first comes first among equals."""
     marked = np.zeros(len(scales), bool)
     marked[np.argsort(-scales, kind="stable")[:count]] = True
     return marked

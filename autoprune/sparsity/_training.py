@@ -212,15 +212,15 @@ def sparsify(
         strength: factor of the penalty, or several to choose from.
         seed: of the batches and of everything random in the model.
         share: share of the channels that are cut to compare strengths.
-        short: schedule of the trainings that compare strengths; by default a quarter of `schedule`.
+        short: schedule of the trainings that compare strengths. The default is a quarter of `schedule`.
         plan: the channels to keep, for penalties that need it, such as "growing".
         initial_scale: value of all penalised BatchNorm scales before the training, such as 0.5 for a model
-            that is trained from scratch; None leaves them.
+            that is trained from scratch. None leaves them.
         options: arguments of the penalty by name, such as {"t": 1.4}.
         hooks: further hooks of the trainer, which act after the penalty.
         checkpoint: file for the state of the training. With several strengths each has its own next to it. A
             call with the same arguments goes on from there.
-        pth: file for the usual checkpoint of the full training; see `fit`.
+        pth: file for the usual checkpoint of the full training. See `fit`.
         on_epoch: called with the record of every epoch of the full training.
         on_step: called with the steps of its epochs, as `fit` does.
         on_trial: called with each of several strengths that was tried.
@@ -246,7 +246,7 @@ def sparsify(
 
 
 def choose(trials: Sequence[StrengthTrial]) -> StrengthTrial:
-    """Return the trial with the highest score after the cut; of equal ones that of the weaker strength."""
+    """Return the trial with the highest score after the cut. Among equals it has the weaker strength."""
     return min(trials, key=lambda trial: (-trial.cut_score, trial.strength))
 
 

@@ -291,7 +291,7 @@ def _advanced(
 
 
 def _outwards(path: str) -> Iterator[str]:
-    """Iterate over a module's path and the paths of the modules around it; the model itself comes last."""
+    """Iterate over a module's path and the paths of the modules around it. The model itself comes last."""
     while path:
         yield path
         path = path.rpartition(".")[0]

@@ -54,9 +54,9 @@ class ProbeSpec(Row):
         probe: makes a model ready to be timed.
         runs_command: whether it runs `latency.command`.
         channels_last: whether models can have the memory layout NHWC in its runtime.
-        dtypes: number formats that its runtime supports; empty for all.
+        dtypes: number formats that its runtime supports, or empty for all.
         package: package on whose version its latencies depend, in addition to torch.
-        operators: row of PROFILERS that times a model's operators one by one; "" if there is none.
+        operators: row of PROFILERS that times a model's operators one by one, or "" if there is none.
         is_quick: whether models are ready fast enough to time blocks at every width.
     """
 

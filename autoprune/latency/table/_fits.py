@@ -215,7 +215,7 @@ def _error_of_passes(readings: Readings, fitter: Fitter, forms: Sequence[Form]) 
 
 
 def _fit(readings: Readings, fitter: Fitter, choose: Callable[[Readings], list[Form]]) -> Fit:
-    """Choose and fit on all candidates; the error is that of a choice and a fit without a fifth of them."""
+    """Choose and fit on all candidates. The error is that of a choice and a fit without a fifth of them."""
     rest, held = next(_folds(readings))
     error = float(_relative_errors(_calibrated(rest, fitter(rest, choose(rest))), held).mean())
     return dataclasses.replace(_calibrated(readings, fitter(readings, choose(readings))), error=error)
@@ -227,7 +227,7 @@ def _relative_errors(fit: Fit, held: Readings) -> FloatArray:
 
 
 def _calibrated(readings: Readings, surfaces: Sequence[Surface]) -> Fit:
-    """Scale surfaces so that their sum and a constant predict whole passes; the error is left NaN.
+    """Scale surfaces so that their sum and a constant predict whole passes. The error is left NaN.
 
     Aligned and other sizes have a scale of their own. Runtimes convert layouts between an aligned operator
     and one that is not, which costs time in addition to the operators. Most models mix them little.

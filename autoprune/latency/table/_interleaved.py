@@ -47,9 +47,9 @@ class RelativeTimes:
     Attributes:
         whole: time of a whole forward pass over the reference's.
         reference_ms: milliseconds of a pass of the reference during this timing.
-        operators: float64 [operators], time of each operator over a pass of the reference; empty if the probe
-            cannot time operators.
-        events: int64 [operators], number of times that were added up for each operator; empty likewise.
+        operators: float64 [operators], time of each operator over a pass of the reference, or empty if the
+            probe cannot time operators.
+        events: int64 [operators], number of times that were added up for each operator, or empty too.
     """
 
     whole: float

@@ -121,7 +121,7 @@ def tabulate(
 def _measure(
     profiler: Profiler, widths: IntArray, deadline: float, progress: Progress | None
 ) -> tuple[list[list[RelativeTimes]], float]:
-    """Time all candidates round by round; the first one is the dense model.
+    """Time all candidates round by round. The first one is the dense model.
 
     Returns:
         The times of each candidate in its undisturbed rounds, and the dense model's milliseconds.

@@ -25,7 +25,7 @@ Work: TypeAlias = Sequence[tuple[Call, Sequence[Number]]]
 """The calls of an operator, each with its numbers."""
 
 _KINDS = ("single", "pointwise", "spatial")
-"""Kinds of contractions: with a single size (depthwise, first or last layer); 1x1 or linear; all others."""
+"""Kinds of contractions: of a single size (depthwise, first or last layer), 1x1 or linear, and all others."""
 
 _KIND_TERMS = ("macs", "activations", "macs, input off", "macs, output off")
 

@@ -65,7 +65,7 @@ class ReadyCandidate:
 
     Attributes:
         timed: runs one forward pass and returns its milliseconds.
-        profiled: like `timed`, and records the time of each operator; None if the probe cannot.
+        profiled: like `timed`, and records the time of each operator, or None if the probe cannot.
         profile: ends the profile and returns it. Call it once, and before `timed`: a runtime may be slower
             while it records a profile.
     """

@@ -56,8 +56,8 @@ class Surface:
 
     Attributes:
         alignments: alignment along the input size and along the output size.
-        knots: float64 knots along the input size and along the output size, ascending from 0; [0] for an axis
-            without a size.
+        knots: float64 knots along the input size and along the output size, ascending from 0, or [0] for an
+            axis without a size.
         ms: float64 [2, 2, input knots, output knots], the milliseconds at the knots. The first two indices
             are 1 if the input size, or the output size, is aligned.
         observed: bool [2, 2], the grids with readings. An axis without a size counts as aligned. A grid
@@ -231,7 +231,7 @@ def _ramps(knots: FloatArray, effective: IntArray) -> FloatArray:
 
 
 def _straight(knots: FloatArray, effective: NDArray[Any]) -> FloatArray:
-    """Return [n, 2]: a 1, then the size as a share of the last knot; only a 1 for an axis without a size."""
+    """Return [n, 2]: a 1, then the size as a share of the last knot. An axis without a size has only the 1."""
     ones = np.ones((len(effective), 1))
     return np.concatenate([ones, effective[:, None] / knots[-1]], axis=1) if len(knots) > 1 else ones
 

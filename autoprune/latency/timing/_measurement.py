@@ -35,7 +35,7 @@ class Measurement:
     compare two models, use their Ratio.
 
     Attributes:
-        median_ms: median over the slices' values; the value of a slice is its median run by default.
+        median_ms: median over the slices' values. The value of a slice is its median run by default.
         interval_ms: 95% confidence interval of that median.
         p90_ms: 90th percentile of all single runs.
         runs: number of timed runs.
@@ -59,7 +59,7 @@ class Measurement:
         tolerance: float,
         reduce: Reduction = statistics.median,
     ) -> Measurement:
-        """Summarise the milliseconds of single runs, grouped by slice; at least FEWEST_ROUNDS slices."""
+        """Summarise the milliseconds of single runs, grouped by slice, at least FEWEST_ROUNDS slices."""
         median, interval = median_interval([reduce(each) for each in slices])
         runs = np.concatenate([np.asarray(each, dtype=float) for each in slices])
         p90 = float(np.percentile(runs, 90))

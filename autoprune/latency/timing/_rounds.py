@@ -99,7 +99,7 @@ def time_interleaved(
     next one (see `kept_memory`).
 
     Args:
-        timed: {name: function that runs the model once}; at least one.
+        timed: {name: function that runs the model once}, at least one.
         baseline: name of the model to which the others are compared.
         tolerance: largest half-width of an interval, as a share of its median.
         limit_seconds: no round starts after this time.

@@ -252,7 +252,7 @@ class WarmStartSpec(Row):
 
     Attributes:
         propose: returns levels of the space's variables.
-        family: heuristics with one idea in common, of which the best enters the race; "" if it is alone.
+        family: heuristics with one idea in common, of which the best enters the race, or "" if it is alone.
         drops_blocks: whether the space that it fills has the blocks among its variables. By default all
             blocks are kept.
     """

@@ -314,7 +314,7 @@ def test_without_any_training_the_winner_is_exported_as_it_was_scored(
     """Search, then an export at once: the repaired weights are saved, loaded and written as ONNX."""
     monkeypatch.chdir(tmp_path)
     overrides = ["score=repair", "search.trials=1", "search.sampler=random", "train.epochs=1"]
-    overrides += ["search.setting=float32 contiguous", "data.batch_size=256"]
+    overrides += ["search.setting=float32 contiguous", "data.batch_size=256", "data.most_samples=256"]
     result = autoprune.search(config=load_config("digits", overrides))
     assert result.next_step.startswith("Next: autoprune export digits ")
     report = export("digits", format="onnx")
