@@ -30,8 +30,8 @@ if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free > 2 *
 if sys.dont_write_bytecode and "PYTEST_XDIST_WORKER" not in os.environ:
     compileall.compile_dir(Path(__file__).parents[1] / "autoprune", quiet=1)
 
-# A full garbage collection looks at the 700,000 objects of modules, and frees none. Without this the
-# tests spend a sixth of their time on that.
+# A full garbage collection looks at the 700,000 objects of modules, and frees none. Without this the tests
+# spend a sixth of their time on that.
 gc.disable()
 gc.set_threshold(10_000)
 

@@ -231,7 +231,7 @@ def _ramps(knots: FloatArray, effective: IntArray) -> FloatArray:
 
 
 def _straight(knots: FloatArray, effective: NDArray[Any]) -> FloatArray:
-    """Return [n, 2]: a 1, then the size as a share of the last knot. An axis without a size has only the 1."""
+    """Return [n, 2]: a 1, then the size over the last knot. An axis without a size has only a 1."""
     ones = np.ones((len(effective), 1))
     return np.concatenate([ones, effective[:, None] / knots[-1]], axis=1) if len(knots) > 1 else ones
 
