@@ -40,13 +40,13 @@ FILE = "masks.safetensors"
 """Name of the file of the masks, next to the weights of the masked model."""
 
 
-def rule_of_masks(settings: MaskSettings) -> MaskRule:
-    """Return the rule by which [mask] chooses weights.
+def rule_of_masks(settings: MaskSettings, target: str = "") -> MaskRule:
+    """Return the rule by which [mask] chooses weights, of a target alone if there is one.
 
     Raises:
         MaskError: a name is unknown, or the sparsity is not one of the granularity.
     """
-    rule = MaskRule(settings.granularity, settings.score, settings.scope, settings.skip)
+    rule = MaskRule(settings.granularity, settings.score, settings.scope, settings.skip, target)
     rule.check(settings.sparsity)
     return rule
 
@@ -102,7 +102,7 @@ def check_maskable(config: RunConfig, stages: tuple[str, ...], prunable: Prunabl
             model.
         CheckpointError: mask.file cannot be read.
     """
-    settings, rule = config.mask, rule_of_masks(config.mask)
+    settings, rule = config.mask, rule_of_masks(config.mask, prunable.target)
     masks = None if settings.file is None else load_masks(Path(settings.file))
     cuts_first = "select" in stages[: stages.index("mask")]
     if masks is None:
@@ -147,7 +147,7 @@ def mask_model(bench: Workbench, state: FlowState) -> FlowState:
     if settings.file is not None:
         made = load_masks(Path(settings.file))
     else:
-        made = rule_of_masks(settings).masks(
+        made = rule_of_masks(settings, bench.origin.target).masks(
             prunable.model,
             _sparsity(bench, state, state.number),
             _batches(bench),
@@ -170,7 +170,7 @@ def training_mask(bench: Workbench, state: FlowState, *, grows: bool = False) ->
     if not (grows and settings.schedule == "cubic" and "mask" in bench.stages):
         return MaskHook(state.masks) if state.masks else None
     return GradualMasks(
-        rule_of_masks(settings),
+        rule_of_masks(settings, bench.origin.target),
         _sparsity(bench, state, state.number),
         initial=_initial_sparsity(bench, state),
         start=state.masks,

@@ -7,7 +7,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
@@ -37,6 +37,7 @@ class MaskRule:
         score: a row of SCORES, or "package.module:function".
         scope: "layer", the same sparsity in each layer, or "global", one ranking of all units.
         skip: names of modules that stay dense.
+        target: path of the submodule whose layers are masked, or "" for the model.
 
     Raises:
         MaskError: a name is unknown.
@@ -46,6 +47,8 @@ class MaskRule:
     score: str = "magnitude"
     scope: str = "layer"
     skip: tuple[str, ...] = ()
+    # Not in the repr, which identifies trainings: a flow cannot change its target.
+    target: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -90,7 +93,7 @@ class MaskRule:
         for path, module in modules.items():
             weight = module._parameters.get("weight")
             is_layer = isinstance(module, (nn.Linear, _ConvNd)) and not isinstance(module, _ConvTransposeNd)
-            skipped = any(path == each or path.startswith(f"{each}.") for each in self.skip)
+            skipped = any(_is_in(path, each) for each in self.skip) or not _is_in(path, self.target)
             if is_layer and weight is not None and not skipped and id(weight) not in seen:
                 seen.add(id(weight))
                 found[f"{path}.weight" if path else "weight"] = weight
@@ -169,11 +172,17 @@ def make_masks(
     Raises:
         MaskError: an argument is wrong, data are missing, or a layer does not suit the granularity.
     """
-    rule = MaskRule(granularity, score, scope, tuple(skip))
+    target = model.target if isinstance(model, Prunable) else ""
+    rule = MaskRule(granularity, score, scope, tuple(skip), target)
     rule.check(sparsity)
     if isinstance(model, Prunable):
         return whole_channels(model, rule.masks(model.model, sparsity, data, loss))
     return rule.masks(model, sparsity, data, loss)
+
+
+def _is_in(path: str, module: str) -> bool:
+    """Return whether a path is that of a module, or of one in it."""
+    return f"{path}.".startswith(f"{module}." if module else "")
 
 
 def _kept_by_layer(

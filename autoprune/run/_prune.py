@@ -41,6 +41,7 @@ from autoprune.flow import (
     stages_of,
     to_values,
 )
+from autoprune.graph.attached import example_of, note_example
 from autoprune.latency.table import table_of_json
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._checks.checks import check_engine_runs, check_search
@@ -323,6 +324,8 @@ def _run_to_end(run: Run, record: FlowRecord) -> FlowResult:
     }
     begin_artefact(record.folder)
     small = copy.deepcopy(state.model).cpu()
+    if example_of(small) is None:  # no stage has rebuilt it
+        note_example(small, run.prunable.example_inputs, run.prunable.target)
     save_pruned(small, state.plan, record.folder, extra=extra)
     keep_masks(state.masks, record.folder)
     record.result = result

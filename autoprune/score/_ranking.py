@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autoprune.criteria import Importance, Rule, choose_channels, find_criterion, importance
 from autoprune.data import Batch, Loader, VisionData
+from autoprune.errors import ConfigError
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import unchanged
 from autoprune.reconstruction import Moments
@@ -46,7 +47,8 @@ def rank(
     """
     with unchanged(prunable.model):  # a forward pass may leave tensors with a history on it
         batches = _Batches(data.train, seed)
-        return importance(prunable, criterion, batches, loss_of(task), seed, moments, widths, rule)
+        loss = _loss_for(criterion, task)
+        return importance(prunable, criterion, batches, loss, seed, moments, widths, rule)
 
 
 def choose(
@@ -65,10 +67,11 @@ def choose(
 
     A greedy ranking calls `done` with (groups done, all groups).
     """
+    loss = _loss_for(criterion, task)
     reads_moments = find_criterion(criterion).needs == "moments"
     batches = _Batches(data.unchanged_train if reads_moments else data.train, seed)
     with unchanged(prunable.model):
-        return choose_channels(prunable, widths, criterion, batches, loss_of(task), seed, moments, rule, done)
+        return choose_channels(prunable, widths, criterion, batches, loss, seed, moments, rule, done)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,20 @@ class _Batches:
     def __iter__(self) -> Iterator[Batch]:
         for inputs, targets in self.loader.batches(self.seed, 0):
             yield moved(inputs, "cpu"), moved(targets, "cpu")
+
+
+def _loss_for(criterion: str, task: Task) -> Callable[[Any, Tensor], Tensor]:
+    """Return the loss of a task.
+
+    Raises:
+        ConfigError: the criterion reads gradients, and the model or a step of the user computes the loss.
+    """
+    if find_criterion(criterion).needs == "gradients" and not task.has_loss_function:
+        raise ConfigError(
+            f'criterion "{criterion}": reads gradients of a loss function of outputs and targets, and here '
+            'the model or task.train_step computes the loss. Choose another, such as "obs" or "activation".'
+        )
+    return loss_of(task)
 
 
 def loss_of(task: Task) -> Callable[[Any, Tensor], Tensor]:
