@@ -61,7 +61,9 @@ class ServerStorage(_CachedStorage):
 
         def created() -> int | None:
             wanted = None if template_trial is None else _content(template_trial)
-            found = [each for each in self._backend.get_all_trials(study_id) if _content(each) == wanted]
+            # Through the cache, which `set_trial_param` expects to know the trial.
+            trials = _CachedStorage.get_all_trials(self, study_id, deepcopy=False)
+            found = [each for each in trials if _content(each) == wanted]
             return found[-1]._trial_id if found else None
 
         create = functools.partial(super().create_new_trial, study_id, template_trial)

@@ -2,7 +2,7 @@
 
     python -m experiments.scale.faults [CASE ...]
 
-Each case is a search of 60 trials, whose scorer sleeps as long as recorded trials took, at a higher pace.
+Each case is a search of 40 trials, whose scorer sleeps as long as recorded trials took, at a higher pace.
 Faults happen after every few trials. Appends a row a case to faults.csv, and goes on after the last row.
 
 The hosts of a case are processes with host names of their own. None of them can see whether another one
@@ -28,7 +28,7 @@ from experiments.scale.searching import Search, create, ended, outcome, work
 from experiments.scale.server import postgresql
 
 RESULTS = Path(__file__).with_name("faults.csv")
-TRIALS, PROCESSES, FAULTS = 60, 3, 6
+TRIALS, PROCESSES, FAULTS = 40, 3, 6
 AWAY_S = 3.0
 
 

@@ -30,8 +30,8 @@ from experiments.scale.server import Server, postgresql
 
 HERE = Path(__file__).parent
 COSTS, SIMULATED = HERE / "costs.csv", HERE / "simulated.csv"
-OPEN = (1, 30, 100)
-BLOCKS, BLOCK = 6, 60
+OPEN = (1, 100)
+BLOCKS, BLOCK = 4, 30
 PROCESSES = (1, 2, 4, 8, 16, 32, 64, 100)
 TRIALS = 1000
 PACES = (1.0, 10.0)

@@ -24,7 +24,7 @@ from experiments.scale.server import postgresql
 RESULTS = Path(__file__).with_name("throughput.csv")
 STORAGES = ("sqlite", "journal", "postgresql")
 WORKERS = (1, 2, 4)
-TRIALS, PACE = 32, 3.0
+TRIALS, PACE = 24, 3.0
 
 
 def main() -> None:

@@ -38,26 +38,30 @@ def cluster() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Located:
-    """Scores as ToyScorer does once two workers do, each rung named after the node that it ran on.
+    """Scores as ToyScorer does once three nodes do, each rung named after the node that it ran on.
 
-    On the node that the file `gone` names it goes no further: workers outlive their node for a moment.
+    Once the file `gone` names a node, scores wait for a fourth node. On the node that is gone they go no
+    further: workers outlive their node for a moment.
     """
 
     folder: Path
     gone: Path
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
-        (self.folder / str(os.getpid())).touch()
-        while len(list(self.folder.iterdir())) < 2:
-            time.sleep(0.05)
         node = ray.get_runtime_context().get_node_id()
+        (self.folder / node).touch()
+        while self._nodes() < 3:
+            time.sleep(0.05)
         for rung in ToyScorer(sleep_s=0.2)(widths, seed):
             yield RungScore(rung.index, node, rung.score, rung.seconds)
             deadline = time.monotonic() + 200
-            while self.gone.exists() and self.gone.read_text() == node:
+            while self.gone.exists() and (self.gone.read_text() == node or self._nodes() < 4):
                 if time.monotonic() > deadline:
-                    raise TrialError("the node has not gone")
+                    raise TrialError("the node has not gone, or no other has come")
                 time.sleep(0.05)
+
+    def _nodes(self) -> int:
+        return len(list(self.folder.iterdir()))
 
 
 def die() -> ToyScorer:
@@ -76,25 +80,28 @@ def test_workers_that_never_get_ready_end_the_search_with_rays_reason(tmp_path: 
     assert {record.state for record in runner.study.records()} <= {"waiting"}
 
 
-def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Path) -> None:
-    doomed = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+def test_of_three_nodes_one_goes_and_another_joins_and_no_trial_is_lost(cluster: Any, tmp_path: Path) -> None:
+    doomed, _ = (cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE) for _ in range(2))
     url = f"sqlite:///{tmp_path}/study.db"
     gone = tmp_path / "gone"
     hit: list[int] = []
     requeued: list[int] = []
+    joined: list[str] = []
 
-    def remove_once(event: TrialEvent) -> None:
+    def replace_once(event: TrialEvent) -> None:
         if event.kind == "requeued":
             requeued.append(event.number)
         if not hit and event.rung is not None and (event.rung.index, event.rung.name) == (0, doomed.node_id):
             hit.append(event.number)
             gone.write_text(doomed.node_id)
             cluster.remove_node(doomed, allow_graceful=False)
+            newcomer = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE, wait=False)
+            joined.append(newcomer.node_id)
 
-    folder = tmp_path / "workers"
+    folder = tmp_path / "nodes"
     folder.mkdir()
-    workers = Workers(2, cpus=1, address=cluster.address)
-    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=12, on_event=remove_once)
+    workers = Workers(3, cpus=1, address=cluster.address)
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=12, on_event=replace_once)
     run_search("ray", runner, lambda: Located(folder, gone), workers=workers)
     assert not ray.is_initialized()  # the engine connected, so it leaves
     assert len(hit) == 1
@@ -104,7 +111,8 @@ def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Pa
     assert [(each.number, each.state, each.value) for each in records] == [
         (each.number, "complete", each.value) for each in expected
     ]
-    assert {score.name for score in records[requeued[0]].scores} == {cluster.head_node.node_id}
+    assert doomed.node_id not in {score.name for score in records[requeued[0]].scores}
+    assert joined[0] in {score.name for record in records for score in record.scores}
 
 
 def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_a_trial_is_created_once_and_warnings_say_that_the_server_is_awaited(
     with caplog.at_level(logging.WARNING):
         trial = claim_trial(study, target=1, lease=lease)
     assert trial is not None
+    assert trial.suggest_float("x", 0.25, 0.25) == 0.25
     assert [each.number for each in study.get_trials()] == [0]
     assert claim_trial(study, target=1, lease=this_process()) is None
     messages = [record.getMessage() for record in caplog.records]
