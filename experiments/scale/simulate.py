@@ -3,7 +3,7 @@
     python -m experiments.scale.simulate            # appends to costs.csv and simulated.csv
 
 1. `costs.csv`: a real search with TPE on a real server, which scores nothing. A number of trials is open at
-   any time, as if so many processes worked on the study. For each block of trials it has the processor
+   any time, as if so many processes worked on the study, and a number has ended. It has the processor
    seconds of the search (sampler, records, Optuna) and of the server, and the transactions, per trial.
 2. `simulated.csv`: processes that ask, score for the time of a recorded trial, and report. What they compute
    takes the measured seconds on a core of their own. What the server computes takes its seconds on one of the
@@ -16,7 +16,6 @@ import heapq
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +23,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.config.rungs import RungScore
+from autoprune.engines import Job, TrialRunner
 from experiments.common import append_row, rows_of
 from experiments.scale.searching import RUNGS, Search, create, recorded_seconds
 from experiments.scale.server import Server, postgresql
 
 HERE = Path(__file__).parent
 COSTS, SIMULATED = HERE / "costs.csv", HERE / "simulated.csv"
-OPEN = (1, 100)
-BLOCKS, BLOCK = 4, 30
+CASES = ((1, 0), (1, 1000), (40, 0), (40, 1000))
+"""Open trials, and trials that have ended, of the searches that are measured."""
+MEASURED = 8
 PROCESSES = (1, 2, 4, 8, 16, 32, 64, 100)
 TRIALS = 1000
 PACES = (1.0, 10.0)
 """Recorded trials of 11 s in the mean, and trials ten times as fast."""
+
+TABLES = {
+    "trial_params": "param_name, param_value, distribution_json",
+    "trial_values": "objective, value, value_type",
+    "trial_intermediate_values": "step, intermediate_value, intermediate_value_type",
+    "trial_user_attributes": "key, value_json",
+    "trial_system_attributes": "key, value_json",
+}
+"""Optuna's tables of trials, and what is copied of each."""
 
 SERVER_CORES = 2
 COMMIT_S = 0.002
@@ -43,12 +53,11 @@ COMMIT_S = 0.002
 
 
 def main() -> None:
-    done = {int(row["open"]) for row in rows_of(COSTS)}
-    for number in OPEN:
-        if number not in done:
+    done = {(int(row["open"]), int(row["ended"])) for row in rows_of(COSTS)}
+    for number, ended in CASES:
+        if (number, ended) not in done:
             with postgresql(durable=True) as server, tempfile.TemporaryDirectory() as folder:
-                for row in measure(server, Path(folder), number):
-                    append_row(COSTS, row)
+                append_row(COSTS, measure(server, Path(folder), number, ended))
     costs = Costs.fitted()
     known = {(float(row["pace"]), int(row["processes"])) for row in rows_of(SIMULATED)}
     for pace in PACES:
@@ -57,31 +66,54 @@ def main() -> None:
                 append_row(SIMULATED, simulate(costs, processes, pace))
 
 
-def measure(server: Server, folder: Path, number: int) -> Iterator[dict[str, object]]:
-    """Run a search with so many open trials. Yield the costs of a trial for each block of trials."""
+def measure(server: Server, folder: Path, number: int, ended: int) -> dict[str, object]:
+    """Run a search with so many open trials and so many that have ended. Return the costs of a trial."""
     url = server.new_database("scale")
     create(url)
-    runner = Search(url, folder, BLOCKS * BLOCK + number, sampler="tpe").runner()
+    runner = Search(url, folder, 1_000_000, sampler="tpe").runner()
+    score(runner, runner.ask())
+    if ended > 1:
+        copy_trial(server, ended - 1)
     opened = [runner.ask() for _ in range(number)]
-    for block in range(BLOCKS):
-        before = (time.process_time(), server_seconds(server), transactions(server))
-        for _ in range(BLOCK):
-            job = opened.pop(0)
-            assert job is not None
-            for rung in range(RUNGS):
-                score = sum(np.sin(width / 7 + rung) for width in job.widths.values())
-                runner.report(job, RungScore(rung, f"rung{rung}", float(score), 0.0))
-            runner.finish(job)
-            opened.append(runner.ask())
-        after = (time.process_time(), server_seconds(server), transactions(server))
-        search_s, server_s, commits = ((b - a) / BLOCK for a, b in zip(before, after, strict=True))
-        yield {
-            "open": number,
-            "trials": round((block + 0.5) * BLOCK + number),
-            "search_s": round(search_s, 4),
-            "server_s": round(server_s, 4),
-            "transactions": round(commits, 1),
-        }
+    before = (time.process_time(), server_seconds(server), transactions(server))
+    for _ in range(MEASURED):
+        score(runner, opened.pop(0))
+        opened.append(runner.ask())
+    after = (time.process_time(), server_seconds(server), transactions(server))
+    search_s, server_s, commits = ((b - a) / MEASURED for a, b in zip(before, after, strict=True))
+    return {
+        "open": number,
+        "ended": ended,
+        "search_s": round(search_s, 4),
+        "server_s": round(server_s, 4),
+        "transactions": round(commits, 1),
+    }
+
+
+def score(runner: TrialRunner, job: Job | None) -> None:
+    """Report scores of a trial at once."""
+    assert job is not None
+    for rung in range(RUNGS):
+        value = sum(np.sin(width / 7 + rung) for width in job.widths.values())
+        runner.report(job, RungScore(rung, f"rung{rung}", float(value), 0.0))
+    runner.finish(job)
+
+
+def copy_trial(server: Server, copies: int) -> None:
+    """Copy trial 0 within the database, which takes less time than so many trials."""
+    server.sql(
+        "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) "
+        "SELECT copy, study_id, state, datetime_start, datetime_complete "
+        f"FROM trials, generate_series(1, {copies}) AS copy WHERE number = 0",
+        "scale",
+    )
+    for table, columns in TABLES.items():
+        server.sql(
+            f"INSERT INTO {table} (trial_id, {columns}) SELECT copy.trial_id, {columns} FROM {table} "
+            "JOIN trials AS first USING (trial_id) JOIN trials AS copy ON copy.number > 0 "
+            "WHERE first.number = 0",
+            "scale",
+        )
 
 
 def server_seconds(server: Server) -> float:
@@ -115,7 +147,7 @@ class Costs:
     def fitted(cls) -> Costs:
         """Fit them to `costs.csv` by least squares."""
         rows = rows_of(COSTS)
-        terms = np.array([[1.0, float(row["trials"]), float(row["open"])] for row in rows])
+        terms = np.array([[1.0, float(row["ended"]), float(row["open"])] for row in rows])
         search, server = (
             np.linalg.lstsq(terms, np.array([float(row[name]) for row in rows]), rcond=None)[0]
             for name in ("search_s", "server_s")
