@@ -177,6 +177,9 @@ def outcome(search: Search) -> Outcome:
     """Return what became of the trials of a search that should have ended."""
     records = open_study(search.url, STUDY).records()
     ended = sum(record.state == "complete" for record in records)
+    for record in records:
+        if record.state != "complete":
+            print(f"trial {record.number}: {record.state}, {record.failure}")
     scored = Counter((search.folder / "scored").read_text().split())
     return Outcome(
         ended=ended,
