@@ -134,7 +134,7 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool, target: 
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(
-            "model: got a ScriptModule, whose code torch.export cannot follow; pass the nn.Module that it "
+            "model: got a ScriptModule, whose code torch.export cannot follow. Pass the nn.Module that it "
             "was compiled from."
         )
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, None)

@@ -235,5 +235,5 @@ def test_a_model_that_reads_values_is_checked_on_its_own_device() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
 def test_a_script_module_is_refused_in_one_line() -> None:
-    with pytest.raises(TraceError, match=r"got a ScriptModule, .*; pass the nn.Module that it was compiled"):
+    with pytest.raises(TraceError, match=r"got a ScriptModule, .*\. Pass the nn.Module that it was compiled"):
         trace(torch.jit.trace(Residual().eval(), image()), image())  # type: ignore[no-untyped-call]  # torch has no hints
