@@ -356,16 +356,18 @@ def quiet_export() -> Iterator[None]:
 
     Other text that the forward pass writes to standard error is printed if the block succeeds.
     """
+    roots = {name: logging.getLogger(name) for name in ("torch", "onnxscript")}
+    levels = {name: logger.level for name, logger in roots.items()}
     loggers = [
         logger
         for name, logger in list(logging.root.manager.loggerDict.items())
-        if name.partition(".")[0] in ("torch", "onnxscript")
-        and isinstance(logger, logging.Logger)
-        and not logger.disabled
+        if name.partition(".")[0] in roots and isinstance(logger, logging.Logger) and not logger.disabled
     ]
     written = io.StringIO()
     for logger in loggers:
         logger.disabled = True
+    for logger in roots.values():
+        logger.setLevel(logging.CRITICAL + 1)  # for loggers of modules that the export imports
     try:
         with contextlib.redirect_stderr(written), warnings.catch_warnings():
             # Export warns if forward assigns a tensor to an attribute. `unchanged` restores it.
@@ -375,6 +377,8 @@ def quiet_export() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.disabled = False
+        for name, logger in roots.items():
+            logger.setLevel(levels[name])
 
 
 @contextlib.contextmanager
