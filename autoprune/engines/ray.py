@@ -194,7 +194,7 @@ def _start_here(workers: Workers, parcel_bytes: int) -> None:
             log_to_driver=_log.isEnabledFor(logging.INFO),
             logging_level=logging.CRITICAL,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare Exception if a node does not start within its 30 seconds
         raise ConfigError(
             f'search.engine: Ray cannot be started here ({reason_of(error)}). Use the engine "processes".'
         ) from error
@@ -206,7 +206,7 @@ def _join(address: str) -> None:
     try:
         is_shown = _log.isEnabledFor(logging.INFO)
         ray.init(address=address, log_to_driver=is_shown, logging_level=logging.CRITICAL)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # as above
         raise _no_cluster(address, error) from error
 
 

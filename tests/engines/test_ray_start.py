@@ -12,6 +12,7 @@ import torch
 
 from autoprune.cli import main
 from autoprune.engines import Workers, check_engine
+from autoprune.engines.ray import _start_here
 from autoprune.errors import ConfigError
 from autoprune.support.threads import usable_cores
 from tests.children import run_child
@@ -163,3 +164,15 @@ def test_local_is_no_cluster() -> None:
     assert Workers(1, address="local").cluster is None
     assert Workers(1, address="auto").cluster == "auto"
     check_engine("ray", Workers(1, address="local"))
+
+
+def test_a_node_that_does_not_start_in_time_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine under load shows this. Ray's limit of 30 seconds cannot be set."""
+    ray = pytest.importorskip("ray")
+
+    def never_starts(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", never_starts)
+    with pytest.raises(ConfigError, match=r"Ray cannot be started here \(The current node timed out"):
+        _start_here(Workers(1), 0)
