@@ -126,7 +126,7 @@ class ServerStorage(_CachedStorage):
         if self._away_since is not None or seconds >= WAIT_S:
             raise ServerAwayError(
                 f"its server has been away for {seconds:.0f} s ({error}). When it is back, run the same "
-                "command again."
+                "command again, or `autoprune resume` after a search."
             ) from error
         if lost == 1:
             return

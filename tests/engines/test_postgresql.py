@@ -139,7 +139,7 @@ def test_a_server_that_stays_away_ends_the_search_with_one_line_and_the_study_is
     assert last.startswith(
         f"Error: postgresql+psycopg://pruner:***@127.0.0.1:{server.port}/away: its server has"
     )
-    assert last.endswith("When it is back, run the same command again.")
+    assert last.endswith("run the same command again, or `autoprune resume` after a search.")
     assert 0 < finished(url) < TRIALS
     assert end_of(start(url, tmp_path)) == 0
     require_whole(open_study(url, "toy"), processes=1)

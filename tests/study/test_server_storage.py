@@ -126,7 +126,7 @@ def test_a_server_that_stays_away_ends_the_search_and_no_later_call_waits_again(
     flaky.lose("get_study_user_attrs", times=1000, done=False)
     message = (
         r"^postgresql://me:\*\*\*@host/db: its server has been away for \d s \(connection refused\)\. When "
-        "it is back, run the same command again.$"
+        "it is back, run the same command again, or `autoprune resume` after a search.$"
     )
     with pytest.raises(StudyError, match=message), storage_errors(URL):
         study.user_attrs  # noqa: B018
