@@ -350,24 +350,33 @@ def unchanged(model: nn.Module) -> Iterator[None]:
                 container.update(content)
 
 
+_SILENT = logging.CRITICAL + 1
+"""A level above that of all messages."""
+
+
 @contextlib.contextmanager
 def quiet_export() -> Iterator[None]:
     """Silence the output of torch and onnxscript during an export: graph dumps, advice and tracebacks.
 
     Other text that the forward pass writes to standard error is printed if the block succeeds.
     """
-    roots = {name: logging.getLogger(name) for name in ("torch", "onnxscript")}
-    levels = {name: logger.level for name, logger in roots.items()}
+    levels = {
+        logger: logger.level
+        for logger in map(logging.getLogger, ("torch", "onnxscript"))
+        if logger.level != _SILENT  # else an export in another thread restores it
+    }
     loggers = [
         logger
         for name, logger in list(logging.root.manager.loggerDict.items())
-        if name.partition(".")[0] in roots and isinstance(logger, logging.Logger) and not logger.disabled
+        if name.partition(".")[0] in ("torch", "onnxscript")
+        and isinstance(logger, logging.Logger)
+        and not logger.disabled
     ]
     written = io.StringIO()
     for logger in loggers:
         logger.disabled = True
-    for logger in roots.values():
-        logger.setLevel(logging.CRITICAL + 1)  # for loggers of modules that the export imports
+    for logger in levels:
+        logger.setLevel(_SILENT)  # for loggers of modules that the export imports
     try:
         with contextlib.redirect_stderr(written), warnings.catch_warnings():
             # Export warns if forward assigns a tensor to an attribute. `unchanged` restores it.
@@ -377,8 +386,8 @@ def quiet_export() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.disabled = False
-        for name, logger in roots.items():
-            logger.setLevel(levels[name])
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ def find_data(
         spec = with_objects(_recorded_spec(record), consent.own)
         return _of_folder(target.folder, target.session, spec)
     if not isinstance(target, StudyResult) and Path(target).is_dir():
-        return _of_place(Path(target), consent)
+        return _of_place(Path(target), storage, consent)
     name, url, session = of_study(target if isinstance(target, StudyResult) else str(target), storage)
     study = open_study(find_storage(name, url), name)
     if isinstance(target, FinetuneResult):
@@ -92,7 +92,8 @@ def _of_study(study: SearchStudy, folder: Path, session: Session, consent: Conse
     spec = with_objects(stored_spec(study), consent.own)
     downloads = written_paths(spec).get("data.folder")
     if downloads is not None:
-        require_own_path(study, "data.folder", downloads, consent)
+        remedy = "Name it in data.folder of a config of yours, and add --config CONFIG.toml."
+        require_own_path(study, "data.folder", downloads, consent, remedy=remedy)
     with trusted(study, spec, consent):
         dense = _dense(spec, session)
     return ModelData(folder, dense, spec, session, protected_files(study.url, spec))
@@ -103,7 +104,7 @@ def _of_folder(folder: Path, session: Session, spec: RunSpec) -> ModelData:
     return ModelData(folder, _dense(spec, session), spec, session, kept)
 
 
-def _of_place(folder: Path, consent: Consent) -> ModelData:
+def _of_place(folder: Path, storage: str | None, consent: Consent) -> ModelData:
     """Find the data of a folder: in the config of the command, the record of its flow, or its study."""
     if consent.own is not None:
         return _of_folder(folder, Session(), consent.own)
@@ -113,7 +114,7 @@ def _of_place(folder: Path, consent: Consent) -> ModelData:
         if spec.data.name or spec.data.loaders:
             with trusted_flow(folder, spec, record.own, consent):
                 return _of_folder(folder, Session(), spec)
-    study = _study_of(folder)
+    study = _study_of(folder, storage)
     if study is not None:
         return _of_study(study, folder, Session(), consent)
     raise ConfigError(
@@ -127,13 +128,20 @@ def _recorded_spec(record: FlowRecord) -> RunSpec:
     return RunSpec.of(parse_settings(record.config, where=str(record.folder)))
 
 
-def _study_of(folder: Path) -> SearchStudy | None:
-    """Return the study in runs/ that has made the model in a folder, or None if there is none."""
+def _study_of(folder: Path, storage: str | None) -> SearchStudy | None:
+    """Return the study that has made the model in a folder, or None if no storage holds it.
+
+    Raises:
+        StudyError: the study is damaged, or its storage cannot be read.
+    """
     name = read_recipe(folder).extra.get("study")
+    if name is None:
+        return None
     try:
-        study = open_study(find_storage(str(name)), str(name))
+        url = find_storage(str(name), storage)
     except StudyError:
         return None
+    study = open_study(url, str(name))
     is_own = folder.resolve() in [each.resolve() for each in noted_folders(study)]
     return study if is_own else None
 

@@ -244,7 +244,14 @@ def _allowed(who: str, statement: _SignedNames, spec: RunSpec, consent: Consent)
     )
 
 
-def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str], consent: Consent) -> None:
+def require_own_path(
+    study: SearchStudy,
+    key: str,
+    path: str | os.PathLike[str],
+    consent: Consent,
+    *,
+    remedy: str | None = None,
+) -> None:
     """Refuse to write to a path that a study names, unless it is in the current folder or this user's own.
 
     Args:
@@ -252,6 +259,7 @@ def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str],
         key: the key or option that names the path, for the message.
         path: the path that will be written.
         consent: the consent of the command.
+        remedy: the last sentence of the message, for a command without `--set`.
 
     Raises:
         StudyError: the path lies elsewhere, and neither the command line nor a config of this user names it.
@@ -260,7 +268,7 @@ def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str],
         option = "-o PATH" if key == "--output" else f"--set {key}=PATH"
         raise StudyError(
             f"{study.name}: the study wants to write to {_quoted(str(path))}, outside the current folder. "
-            f"Choose a path with {option}."
+            f"{remedy or f'Choose a path with {option}.'}"
         )
 
 
