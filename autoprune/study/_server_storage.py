@@ -26,6 +26,17 @@ WAIT_S = 300.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 """Pauses between two attempts double from the first to the longest."""
 
+_REFUSALS_OF_MYSQL = (1044, 1045, 1049)
+"""Codes of its errors: no access to the database, a wrong password, no such database."""
+
+_REFUSALS_OF_POSTGRESQL = (
+    "authentication failed for user",
+    "does not exist",
+    "not permitted to log in",
+    "no pg_hba.conf entry",
+)
+"""Parts of its messages. In another language than English they are not found, and the call waits."""
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -75,7 +86,11 @@ class ServerStorage(_CachedStorage):
         """Change the state of a trial, or return False if it runs already."""
 
         def has_ended() -> bool | None:
-            same = state.is_finished() and self._backend.get_trial(trial_id).state == state
+            if not state.is_finished():
+                return None
+            # After a take-over, another process may have ended the trial in the same state.
+            trial = self._backend.get_trial(trial_id)
+            same = trial.state == state and (values is None or trial.values == list(values))
             return True if same else None
 
         change = functools.partial(super().set_trial_state_values, trial_id, state, values)
@@ -104,7 +119,8 @@ class ServerStorage(_CachedStorage):
                 else:
                     break
         except (KeyboardInterrupt, ServerAwayError):
-            if lost and self._away_since is None:
+            # Ctrl-C may interrupt a call that is blocked, before it is known that the server is away.
+            if self._away_since is None:
                 self._away_since = began
             raise
         self._away_since = None
@@ -116,20 +132,20 @@ class ServerStorage(_CachedStorage):
         """Pause before the next attempt.
 
         The first repetition follows at once: after a restart, connections from before it are closed. After
-        Ctrl-C, or once a wait was in vain, no call waits until one succeeds: the search ends, and the trials
-        that it would give back are queued again by the next resume.
+        Ctrl-C or a wait in vain, no call waits any more until one succeeds: the search ends, and the next
+        resume queues the trials that it would give back.
 
         Raises:
             ServerAwayError: it waited long enough.
         """
+        if lost == 1:
+            return
         seconds = time.monotonic() - (began if self._away_since is None else self._away_since)
         if self._away_since is not None or seconds >= WAIT_S:
             raise ServerAwayError(
                 f"its server has been away for {seconds:.0f} s ({error}). When it is back, run the same "
                 "command again, or `autoprune resume` after a search."
             ) from error
-        if lost == 1:
-            return
         if lost == 2:
             _log.warning("%s: %s. Waiting up to %.0f s for the server", self._shown, error, WAIT_S)
         time.sleep(min(_FIRST_PAUSE_S * 2 ** (lost - 2), _LONGEST_PAUSE_S))
@@ -146,9 +162,23 @@ def _content(trial: FrozenTrial) -> object:
 
 def _translate(context: ExceptionContext) -> BaseException | None:
     """Replace an error of SQLAlchemy's if the server is away. Optuna repeats calls by itself after others."""
+    if _is_refused(context.original_exception):
+        return None
     if context.is_disconnect or context.connection is None:
         return ServerAwayError(reason_of(context.original_exception))
     return None
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Return whether the server answered that this user or this database is not allowed or not there.
+
+    Waiting would not help: the password was changed, or the database removed.
+    """
+    if error.args and error.args[0] in _REFUSALS_OF_MYSQL:
+        return True
+    # PostgreSQL's library hands out no code (SQLSTATE 28... and 3D000) if a connection fails.
+    text = str(error)
+    return "FATAL:" in text and any(sign in text for sign in _REFUSALS_OF_POSTGRESQL)
 
 
 def _waiting(name: str) -> Callable[..., Any]:

@@ -121,7 +121,11 @@ def _open_database(url: str, path: Path | None, create: bool) -> BaseStorage:
     if path is None:
         if contents.is_new:
             _server_backend(url, make_tables=True).engine.dispose()
-        return _server(url, os.getpid())
+        backend = _connected(url, os.getpid())
+        if contents.is_new:
+            backend.engine.dispose()  # it may hold a connection to a database that was dropped
+        # The trials that an earlier ServerStorage keeps in memory may be those of a dropped database.
+        return ServerStorage(backend, shown_url(url))
     presence = Presence(path, shown_url(url))
     options: dict[str, Any] = {
         "connect_args": {"timeout": timeout_of(url), "factory": functools.partial(_connect, presence)},
@@ -135,12 +139,12 @@ def _open_database(url: str, path: Path | None, create: bool) -> BaseStorage:
 
 
 @functools.lru_cache
-def _server(url: str, process: int) -> ServerStorage:
-    """Return the storage on a server, the same one for a whole process, so that it keeps one connection.
+def _connected(url: str, process: int) -> RDBStorage:
+    """Return Optuna's storage on a server, the same one for a whole process, so that it keeps one connection.
 
-    A process that was forked must not use the connection of its parent.
+    It holds no values of the database. A process that was forked must not use the connection of its parent.
     """
-    return ServerStorage(_server_backend(url, make_tables=False), shown_url(url))
+    return _server_backend(url, make_tables=False)
 
 
 def _server_backend(url: str, *, make_tables: bool) -> RDBStorage:

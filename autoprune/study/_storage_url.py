@@ -28,13 +28,26 @@ DRIVERS = {
 }
 """Kind of server -> its driver, the extra that installs it, and the scheme of the URLs that use it."""
 
-_LIBPQ = ("psycopg", "psycopg2")
-"""Drivers of PostgreSQL that take the options of its own library."""
+_LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Options of PostgreSQL's own library: times in seconds, but `tcp_user_timeout` in milliseconds."""
 
-_CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""A trial may take hours, in which firewalls drop the idle connection, or the host of the server may vanish.
+_CONNECTION = {
+    "psycopg": _LIBPQ,
+    "psycopg2": _LIBPQ,
+    # InnoDB answers within 50 s also if it waits for a lock.
+    "pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
+}
+"""Driver -> options of its connections.
 
-Without these options, the next call would wait for many minutes before it fails.
+A trial may take hours, in which firewalls drop the idle connection. Keepalives keep it, or find that it is
+lost. They do not help if the host of the server vanishes during a call, before it acknowledges the data. The
+other timeouts do. Without them, the call would wait for some 15 minutes before it fails.
 """
 
 _BARE = re.compile(r"(journal|sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?:(?!//)")
@@ -153,9 +166,8 @@ def with_driver(url: str) -> URL:
 def connect_options(url: str) -> dict[str, int]:
     """Return options of a connection to a server that the URL does not set."""
     parsed = with_driver(url)
-    if parsed.drivername.partition("+")[2] not in _LIBPQ:
-        return {}
-    return {name: value for name, value in _CONNECTION.items() if name not in parsed.query}
+    options = _CONNECTION.get(parsed.drivername.partition("+")[2], {})
+    return {name: value for name, value in options.items() if name not in parsed.query}
 
 
 def _parsed(url: str) -> URL | None:

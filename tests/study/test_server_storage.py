@@ -106,6 +106,24 @@ def test_the_end_of_a_trial_that_was_stored_before_the_connection_broke_counts(
         study._storage.set_trial_state_values(second._trial_id, TrialState.COMPLETE, [0.1])
 
 
+def test_the_end_of_a_trial_by_another_process_is_not_taken_for_the_own_one(
+    study: optuna.Study, backend: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = claim_trial(study, target=1, lease=this_process())
+    assert trial is not None
+    end = backend.set_trial_state_values
+
+    def lose(trial_id: int, state: TrialState, values: list[float]) -> bool:
+        monkeypatch.setattr(backend, "set_trial_state_values", end)
+        end(trial_id, state, [0.9])
+        raise ServerAwayError("connection refused")
+
+    monkeypatch.setattr(backend, "set_trial_state_values", lose)
+    with pytest.raises(TakenOverError, match="Another process ended it"), storage_errors(URL):
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.1])
+    assert study.trials[0].value == 0.9
+
+
 def test_a_waiting_trial_that_is_claimed_as_the_server_stops_is_queued_again(
     study: optuna.Study, flaky: Flaky
 ) -> None:
@@ -134,17 +152,19 @@ def test_a_server_that_stays_away_ends_the_search_and_no_later_call_waits_again(
     assert calls >= 3
     with pytest.raises(StudyError, match="has been away for"), storage_errors(URL):
         study.user_attrs  # noqa: B018
-    assert flaky.calls == calls + 1
+    assert flaky.calls == calls + 2  # it is repeated at once, since only the connection may be lost
     flaky.calls = 1000
     assert study.user_attrs == {}
     flaky.calls = 998
     assert study.user_attrs == {}  # a later outage is waited for
 
 
+@pytest.mark.parametrize("refused", [0, 1])
 def test_after_an_interrupt_nothing_waits(
-    study: optuna.Study, backend: RDBStorage, monkeypatch: pytest.MonkeyPatch
+    study: optuna.Study, backend: RDBStorage, monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
-    errors = iter([ServerAwayError("refused"), KeyboardInterrupt(), ServerAwayError("refused")])
+    before, after = ([ServerAwayError("refused") for _ in range(times)] for times in (refused, 2))
+    errors = iter([*before, KeyboardInterrupt(), *after])
 
     def lose(study_id: int) -> None:
         raise next(errors)
@@ -154,3 +174,28 @@ def test_after_an_interrupt_nothing_waits(
         study.user_attrs  # noqa: B018
     with pytest.raises(ServerAwayError, match="has been away for"):
         study.user_attrs  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        (1045, "Access denied for user 'me'@'host' (using password: YES)"),
+        (1049, "Unknown database 'db'"),
+        ('connection to server at "host" failed: FATAL:  password authentication failed for user "me"',),
+        ('connection to server at "host" failed: FATAL:  database "db" does not exist',),
+    ],
+)
+def test_a_refused_password_or_database_is_not_waited_for(error: tuple[object, ...]) -> None:
+    assert _server_storage._is_refused(OSError(*error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        (2003, "Can't connect to MySQL server on 'host' (Connection refused)"),
+        ('connection to server at "host" failed: FATAL:  the database system is starting up',),
+        ('connection to server on socket "/tmp/1" failed: No such file or directory',),
+    ],
+)
+def test_a_server_that_is_away_or_starts_is_waited_for(error: tuple[object, ...]) -> None:
+    assert not _server_storage._is_refused(OSError(*error))

@@ -15,6 +15,7 @@ from autoprune.run._resolving.paths import absolute_storage, find_storage
 from autoprune.study import SearchStudy, create_study, open_study, study_state
 from autoprune.study._storage import is_vacant
 from autoprune.study._storage_errors import storage_errors
+from autoprune.study._storage_url import connect_options
 from tests.engines.toy import FACTS, IDENTITY, new_study
 from tests.support.test_files import SPECIAL
 
@@ -284,3 +285,10 @@ def test_a_study_interrupted_inside_a_query_can_still_be_written_to(
     assert study.release() == [trial.number]
     assert interruption.value.__traceback__ is not None  # what it holds is alive until here
     assert study.records()[0].state == "waiting"
+
+
+def test_a_server_that_vanishes_during_a_call_is_missed_after_a_minute() -> None:
+    assert connect_options("postgresql+psycopg://host/db")["tcp_user_timeout"] == 60_000
+    assert connect_options("mysql+pymysql://host/db")["read_timeout"] == 60
+    assert "tcp_user_timeout" not in connect_options("postgresql+psycopg2://host/db?tcp_user_timeout=5000")
+    assert connect_options("oracle+oracledb://host/db") == {}
