@@ -32,7 +32,7 @@ from autoprune.graph.capture import (
 )
 from autoprune.graph.context import Value
 from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
-from autoprune.support.structures import arguments, call_on, moved
+from autoprune.support.structures import arguments, call_on, moved, tensors_in
 from autoprune.support.usercode import guarded
 
 _ACTIVATIONS = frozenset(
@@ -349,8 +349,13 @@ def _samples(data: Iterable[Any], prunable: Prunable, name: str) -> Iterator[Sam
                 f"{[list(size[1:]) for size in sizes]}, which the model was traced at. Give batches (inputs, "
                 "targets) of this size, or trace the model at theirs."
             )
-        for place in range(len(leaves[0])):
-            yield Sample(_cut(given, place), _cut(whole, place), _cut(rest, place))
+        images = len(leaves[0])
+        for place in range(images):
+            yield Sample(
+                _cut(given, place, images),
+                _cut(whole, place, images, prefers_items=True),
+                _cut(rest, place, images),
+            )
 
 
 def _in_form(inputs: Any, example: ExampleInputs) -> ExampleInputs:
@@ -360,14 +365,32 @@ def _in_form(inputs: Any, example: ExampleInputs) -> ExampleInputs:
     return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
 
 
-def _cut(values: Any, place: int) -> Any:
-    """Return one image of a batch, at batch 1. A list has one item for each image."""
+def _cut(values: Any, place: int, images: int, *, prefers_items: bool = False) -> Any:
+    """Return one image of a batch, at batch 1.
+
+    A list has one item for each image if it has as many items as the batch has images. Otherwise its tensors
+    are cut, as are those of the lists into which torch collates targets that are tuples.
+
+    Args:
+        values: a part of the batch.
+        place: number of the image in the batch.
+        images: number of images in the batch.
+        prefers_items: whether a list that can be read in both ways has one item for each image, such as three
+            images of three channels.
+    """
+
+    def has_items(value: Any) -> bool:
+        if not isinstance(value, list) or len(value) != images:
+            return False
+        tensors = list(tensors_in(value))
+        is_batched = bool(tensors) and all(tensor.ndim and len(tensor) == images for tensor in tensors)
+        return prefers_items or not is_batched
 
     def one(value: Any) -> Any:
         holds_images = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
         return value[place : place + 1] if holds_images else value
 
-    return pytree.tree_map(one, values, is_leaf=lambda value: isinstance(value, list))
+    return pytree.tree_map(one, values, is_leaf=has_items)
 
 
 def _device_of(model: nn.Module) -> torch.device:

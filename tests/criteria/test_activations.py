@@ -320,3 +320,72 @@ def test_a_part_is_ranked_by_runs_of_the_whole_model(criterion: str) -> None:
     data = [((list(images),), [{"label": label} for label in labels])]
     found = importance(part, criterion, data=data, loss=loss)["part.0"]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_lists_of_batches_are_cut_image_by_image(size: int) -> None:
+    torch.manual_seed(0)
+    model, listed = Whole().double().eval(), Listed().double().eval()
+    listed.load_state_dict(model.state_dict())
+    images, labels = batch()
+
+    def loss(outputs: Any, targets: Any) -> Tensor:
+        rows = torch.stack(outputs["rows"]) if isinstance(outputs, dict) else outputs
+        return functional.cross_entropy(rows, targets[0]) + rows.square().mean() * targets[1].sum()
+
+    example = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    pairs = [(images[at : at + size], labels[at : at + size]) for at in range(0, 6, size)]
+    for part, made in [
+        (trace(model, example), model),
+        (trace(listed, ([example[0]],), target="part"), listed),
+    ]:
+        given = [((list(some),) if made is listed else some, picked) for some, picked in pairs]
+        expected, found = (
+            importance(part, "fisher", [(some, kind([picked, picked + 1])) for some, picked in given], loss)
+            for kind in (tuple, list)
+        )
+        np.testing.assert_array_equal(found["part.0"], expected["part.0"])
+
+
+class Neck(nn.Module):
+    """A neck that adds the maps of two scales, given in a list, a tuple or a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.far, self.last = nn.Conv2d(4, 6, 1), nn.Conv2d(5, 6, 1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, scales: Any) -> Tensor:
+        near, far = scales.values() if isinstance(scales, dict) else scales
+        return self.last((self.near(near) + self.far(far)).relu())  # type: ignore[no-any-return]  # as above
+
+
+class Necked(nn.Module):
+    """Extracts the maps of two scales and gives them to a neck in a structure of the kind `kind`."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.first, self.second, self.neck, self.kind = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 5, 3), Neck(), kind
+
+    def forward(self, images: Tensor) -> Tensor:
+        scales = enumerate((self.first(images), self.second(images)))
+        listed = self.kind(scales) if self.kind is dict else self.kind(each for _, each in scales)
+        return self.neck(listed).mean((2, 3))  # type: ignore[no-any-return]  # modules return Any
+
+
+@pytest.mark.parametrize("criterion", ["activation", "fisher"])
+@pytest.mark.parametrize("size", [2, 6])
+def test_a_part_that_takes_a_list_of_maps_is_ranked_as_one_that_takes_a_dict(
+    criterion: str, size: int
+) -> None:
+    images, labels = batch()
+    data = [(images[at : at + size], labels[at : at + size]) for at in range(0, 6, size)]
+    found = []
+    for kind in (dict, tuple, list):
+        torch.manual_seed(0)
+        model = Necked(kind).double().eval()
+        part = trace(model, torch.zeros(1, *SHAPE, dtype=torch.float64), target="neck")
+        found.append(importance(part, criterion, data))
+    for other in found[:2]:
+        assert list(found[2]) == list(other)
+        for name in other:
+            np.testing.assert_allclose(found[2][name], other[name], rtol=1e-12)
