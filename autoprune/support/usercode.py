@@ -65,7 +65,10 @@ def guarded(
         if memory_passes and isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
             raise
         text = f"{where}: {summary_of(error)}"
-        raise error_class(f"{text.rstrip('.')}. {advice}" if advice else text) from error
+        if advice:
+            ended = text if text.endswith("...") else f"{text.removesuffix('.')}."
+            text = f"{ended} {advice}"
+        raise error_class(text) from error
 
 
 def entry(

@@ -70,6 +70,16 @@ def test_long_texts_are_cut() -> None:
         call_user(talks_long, "m:f", ConfigError)
     assert len(str(caught.value)) < 600
     assert str(caught.value).endswith("...")
+    with (
+        pytest.raises(ConfigError, match=r"[^.]\.\.\. Try again$"),
+        guarded("m:f", ConfigError, advice="Try again"),
+    ):
+        talks_long()
+    with (
+        pytest.raises(ConfigError, match=r"too small\. Try again$"),
+        guarded("m:f", ConfigError, advice="Try again"),
+    ):
+        raise ValueError("too small.")
 
 
 def test_a_public_function_contains_what_ends_the_process_but_no_fault_of_its_own() -> None:
