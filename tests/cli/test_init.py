@@ -180,7 +180,7 @@ def test_an_existing_file_is_overwritten_only_by_force(place: Path) -> None:
         ({"--budget": "flops 0.01%"}, r"budget\.flops"),
         ({"--checkpoint": "none.pt"}, r"none\.pt: there is no such file"),
         ({"--profile": "quick"}, r'--profile: unknown profile "quick"'),
-        ({"--profile": "smoke"}, r'--profile: "smoke" is a trial run.*give --smoke'),
+        ({"--profile": "smoke"}, r'--profile: "smoke" is a trial run.*Give --smoke'),
         ({"--device": "tpu"}, r"search\.device"),
         ({"--image-size": "0"}, r"image_size"),
     ],

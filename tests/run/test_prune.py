@@ -83,7 +83,7 @@ def test_a_flow_that_stopped_before_the_card_completes_its_folder(flow: FlowResu
 
 def test_another_config_or_model_is_refused_with_the_way_to_start_over(flow: FlowResult) -> None:
     changed = settings(folder_of(flow), flow={"passes": 2}, finetune={"epochs": 3})
-    with pytest.raises(StudyError, match=r"done with finetune.epochs = 2, now 3; .*remove .*start over"):
+    with pytest.raises(StudyError, match=r"done with finetune.epochs = 2, now 3\. .*remove .*start over"):
         autoprune.prune(net(), DATA, changed)
     other = net()
     next(other.parameters()).data.mul_(2)

@@ -57,5 +57,5 @@ def test_the_first_note_counts_and_its_file_is_found_by_its_hash(tmp_path: Path)
         KIND.require(note, study, elsewhere)
     for path in (first, second):
         path.unlink()
-    with pytest.raises(CheckpointError, match=rf"^moments {second}: no such file, .*copy {first} from"):
+    with pytest.raises(CheckpointError, match=rf"^moments {second}: no such file, .*Copy {first} from"):
         KIND.require(note, study, elsewhere)
