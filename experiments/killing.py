@@ -90,6 +90,11 @@ def has_ended(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if done else None
 
 
+def is_running(pid: int) -> bool:
+    """Return whether a child runs. Its exit code can still be read."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def end_of(pid: int) -> int:
     """Wait for the end of a child and return its exit code."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

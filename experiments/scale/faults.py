@@ -1,9 +1,9 @@
-"""Claim: no kill, restart or lost machine costs a search a trial.
+"""Question: does a kill, a restart or a lost machine cost a search a trial?
 
     python -m experiments.scale.faults [CASE ...]
 
 Each case is a search of 40 trials, whose scorer sleeps as long as recorded trials took, at a higher pace.
-Faults happen after every few trials. Appends a row a case to faults.csv, and goes on after the last row.
+Faults happen after every few trials. Appends a row for each run of a case that faults.csv lacks.
 
 The hosts of a case are processes with host names of their own. None of them can see whether another one
 lives. A trial that a process scores to its end as it is killed is scored twice, which is no loss.
@@ -16,31 +16,38 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from autoprune.engines import TrialEvent, Workers
 from autoprune.study import _server_storage
 from experiments.common import append_row, rows_of
-from experiments.killing import end_of, kill
+from experiments.killing import end_of, is_running, kill
 from experiments.scale.searching import Search, create, ended, outcome, work
 from experiments.scale.server import postgresql
 
 RESULTS = Path(__file__).with_name("faults.csv")
 TRIALS, PROCESSES, FAULTS = 40, 3, 6
 AWAY_S = 3.0
+RUNS = {"PostgreSQL: server away for longer than a search waits": 2}
+"""How often a case runs, if not once."""
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 def main() -> None:
-    done = {row["case"] for row in rows_of(RESULTS)}
-    for name in sys.argv[1:] or CASES:
-        if name not in done:
-            with tempfile.TemporaryDirectory() as folder:
-                began = time.monotonic()
-                os.chmod(folder, 0o755)
-                append_row(RESULTS, CASES[name](name, Path(folder), began))
+    for name, run in missing(sys.argv[1:] or CASES):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.monotonic()
+            os.chmod(folder, 0o755)
+            append_row(RESULTS, {"case": name, "run": run} | CASES[name](name, Path(folder), began))
+
+
+def missing(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Return the case and the number of each run that faults.csv lacks."""
+    done = {(row["case"], int(row["run"])) for row in rows_of(RESULTS)}
+    runs = [(name, run) for name in names for run in range(1, RUNS.get(name, 1) + 1)]
+    return [each for each in runs if each not in done]
 
 
 def row(name: str, search: Search, began: float, *, faults: int, **more: object) -> dict[str, object]:
@@ -63,11 +70,6 @@ def wait_for(search: Search, count: int, pids: list[int]) -> None:
     """Wait until so many trials have ended, or all processes have."""
     while ended(search) < count and any(is_running(pid) for pid in pids):
         time.sleep(0.1)
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a child runs. Its exit code stays to be read."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def after(fault: int) -> int:

@@ -1,7 +1,7 @@
 """Searches without training: the space of ResNet-20, and a scorer that sleeps as long as real trials took.
 
 Example:
-    create("sqlite:///s.db", folder)
+    create("sqlite:///s.db")
     search = Search("sqlite:///s.db", folder, trials=60)
     pid = work(search, host="node-1")       # a process on a host of its own
     outcome(search).lost

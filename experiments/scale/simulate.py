@@ -1,6 +1,6 @@
 """Simulates searches of up to 100 processes on one PostgreSQL study, from costs that are measured here.
 
-    python -m experiments.scale.simulate            # appends to costs.csv and simulated.csv
+    python -m experiments.scale.simulate    # appends the missing cases to costs.csv, rewrites simulated.csv
 
 1. `costs.csv`: a real search with TPE on a real server, which scores nothing. A number of trials is open at
    any time, as if so many processes worked on the study, and a number has ended. It has the processor
@@ -59,11 +59,11 @@ def main() -> None:
             with postgresql(durable=True) as server, tempfile.TemporaryDirectory() as folder:
                 append_row(COSTS, measure(server, Path(folder), number, ended))
     costs = Costs.fitted()
-    known = {(float(row["pace"]), int(row["processes"])) for row in rows_of(SIMULATED)}
-    for pace in PACES:
-        for processes in PROCESSES:
-            if (pace, processes) not in known:
-                append_row(SIMULATED, simulate(costs, processes, pace))
+    # All rows, because another measured case changes the fit.
+    rows = [simulate(costs, processes, pace) for pace in PACES for processes in PROCESSES]
+    SIMULATED.unlink(missing_ok=True)
+    for row in rows:
+        append_row(SIMULATED, row)
 
 
 def measure(server: Server, folder: Path, number: int, ended: int) -> dict[str, object]:
