@@ -1,4 +1,11 @@
-"""Models that users of pruning tools ask about, as the guide's page of questions says."""
+"""Models that users of pruning tools ask about, as the guide's page of questions says.
+
+The tests of CLIP, Ultralytics and ONNX are skipped if their packages are not installed. No extra has
+ultralytics and onnx2torch, because they install large packages. To run all tests:
+
+    pip install -e '.[dev]' ultralytics onnx2torch
+    python -m pytest -q -n 0 -m slow tests/test_questions.py
+"""
 
 from __future__ import annotations
 
