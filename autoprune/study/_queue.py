@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import random
 import time
 from collections.abc import Container
 from typing import Any
@@ -113,6 +114,9 @@ def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
         if _attempt(_read(study, seen.number)) != _attempt(seen):
             return False
         storage.set_trial_system_attr(trial_id, fact_key(INTERRUPTIONS), died)
+        # Another process may have re-queued it since, and a third one have claimed it.
+        if _attempt(_read(study, seen.number)) != _attempt(seen):
+            return False
         if died < MAX_INTERRUPTIONS:
             requeue_trial(study, seen.number)
             return True
@@ -157,7 +161,8 @@ def dead_trials(study: optuna.Study, *, other_hosts: bool) -> list[FrozenTrial]:
     if not first:
         return []
     # A process that claims a waiting trial writes its lease a moment later: look again after that moment.
-    time.sleep(CLAIM_S)
+    # Its length is random, so that idle processes do not re-queue the same trials at the same time.
+    time.sleep(CLAIM_S * random.Random().uniform(1, 2))  # it leaves Python's own generator as it is
     return [trial for trial in _seem_dead(study, other_hosts) if _attempt(trial) in first]
 
 
