@@ -9,15 +9,17 @@ Example:
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable
-from types import FunctionType
+from types import FunctionType, ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.errors import PlanError
+from autoprune.errors import PlanError, TraceError, summary_of
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.attached import note_example, note_plan
 from autoprune.graph.blocks import StandIn, replaced_by
@@ -171,12 +173,15 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
     """Clone a module and its submodules, with the tensors from `memo` in place of their own.
 
-    Numbers, strings, classes and functions are shared. Other attributes are copied, or shared if Python
-    cannot copy them, such as an operator of `torch.library.custom_op`.
+    Numbers, strings, classes and functions are shared. Other attributes are copied. The parts that Python
+    cannot copy are shared, such as locks and operators of `torch.library.custom_op`.
 
     Args:
         module: the module to clone. It is not changed.
         memo: {id of each parameter and buffer: the tensor that replaces it}, as `copy.deepcopy` uses it.
+
+    Raises:
+        TraceError: Python cannot copy an attribute that holds tensors or modules.
     """
     known = memo.get(id(module))
     if isinstance(known, nn.Module):
@@ -198,11 +203,11 @@ def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
         elif name in _TENSOR_TABLES:
             state[name] = {key: None if t is None else memo[id(t)] for key, t in value.items()}
         else:
-            state[name] = _clone_value(value, memo)
+            state[name] = _clone_value(value, memo, f"{cls.__name__}.{name}")
     return clone
 
 
-def _clone_value(value: object, memo: dict[int, object]) -> object:
+def _clone_value(value: Any, memo: dict[int, object], where: str) -> Any:
     if type(value) is tuple and _PLAIN.issuperset(map(type, value)):
         return value
     if id(value) not in memo:
@@ -211,11 +216,56 @@ def _clone_value(value: object, memo: dict[int, object]) -> object:
         elif type(value) is Tensor:
             # A tensor that a forward pass left behind may have a gradient history, which deepcopy refuses.
             memo[id(value)] = value.detach().clone()
+    size = len(memo)
     try:
         return copy.deepcopy(value, memo)
-    except TypeError:
-        memo[id(value)] = value  # in place of the unfinished copy
+    except TypeError as error:
+        while len(memo) > size:  # unfinished copies
+            memo.popitem()
+        if type(value) in (list, tuple, dict, OrderedDict):
+            return _clone_items(value, memo, where)
+        if _reaches_tensors(value):
+            raise TraceError(
+                f"model: {where} holds tensors or modules and Python cannot copy it: {summary_of(error)}. "
+                f"Give {type(value).__name__} a method __deepcopy__, or keep the part that cannot be copied "
+                "elsewhere."
+            ) from error
+        memo[id(value)] = value
         return value
+
+
+def _clone_items(value: Any, memo: dict[int, object], where: str) -> Any:
+    """Clone a list, a tuple or a dict item by item."""
+    if type(value) is tuple:
+        copied = tuple([_clone_value(item, memo, where) for item in value])
+        return memo.setdefault(id(value), copied)
+    clone: Any = type(value)()
+    memo[id(value)] = clone  # before its items, which may hold it
+    if type(value) is list:
+        clone.extend(_clone_value(item, memo, where) for item in value)
+    else:
+        for key, item in value.items():
+            clone[_clone_value(key, memo, where)] = _clone_value(item, memo, where)
+    return clone
+
+
+def _reaches_tensors(value: object) -> bool:
+    """Return whether a value holds a tensor or a module in collections or attributes, at any depth."""
+    seen: set[int] = set()
+    rest = [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, Tensor | nn.Module):
+            return True
+        if id(each) in seen or isinstance(each, type | ModuleType | FunctionType):
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict):
+            rest.extend((*each.keys(), *each.values()))
+        elif isinstance(each, list | tuple | set | frozenset | deque):
+            rest.extend(each)
+        rest.extend(getattr(each, "__dict__", {}).values())
+    return False
 
 
 def _has_own_copy(cls: type[nn.Module]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import PlanError
+from autoprune.errors import PlanError, TraceError
 from autoprune.graph import Plan
-from autoprune.rebuilding import rebuild
+from autoprune.rebuilding import clone_structure, rebuild
 from autoprune.tracing import trace
 from tests.cost.test_formula import random_plan
 from tests.models import CASES, Case, Depthwise, Residual, Twice, image
@@ -180,6 +181,38 @@ def test_a_module_with_its_own_way_of_copying() -> None:
     assert small(*image()).shape == (1, 5, 8, 8)
 
 
+class Holder:
+    """Holds a lock, which Python cannot copy, and a module."""
+
+    def __init__(self, module: nn.Module | None) -> None:
+        self.lock, self.module = threading.Lock(), module
+
+
+def test_only_the_parts_of_an_attribute_that_python_cannot_copy_are_shared() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 8, 1))
+    tensor, holder = torch.ones(2), Holder(None)
+    model.cache = {"held": [holder, (holder, tensor)], "scale": tensor, "weight": model[0].weight}
+    model.cache["itself"] = model.cache
+    cut = nn.Parameter(torch.zeros(4, 3, 1, 1))
+    clone: Any = clone_structure(model, {id(model[0].weight): cut, id(model[0].bias): None})
+    cache = clone.cache
+    assert cache is not model.cache
+    assert cache["itself"] is cache
+    assert cache["held"][0] is cache["held"][1][0] is holder
+    assert cache["weight"] is clone[0].weight is cut
+    assert cache["held"][1][1] is cache["scale"] is not tensor
+    assert torch.equal(cache["scale"], tensor)
+
+
+def test_a_module_that_python_cannot_copy_is_not_shared() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 8, 1))
+    model.held = {"by": Holder(model[0])}
+    with pytest.raises(
+        TraceError, match=r"^model: Sequential\.held holds .*lock.*\. Give Holder a method __deepcopy__"
+    ):
+        clone_structure(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
 def test_an_attribute_that_python_cannot_copy_is_shared() -> None:
     class Locked(Residual):
         def __init__(self) -> None:
@@ -189,5 +222,6 @@ def test_an_attribute_that_python_cannot_copy_is_shared() -> None:
     model = Locked()
     small = rebuild(trace(model, image()), Plan({"stem": np.arange(4)}))
     assert isinstance(small, Locked)
-    assert small.guards is model.guards
+    assert small.guards[0] is model.guards[0]
+    assert small.guards is not model.guards
     assert small.stem.out_channels == 4
