@@ -331,7 +331,8 @@ def test_lists_of_batches_are_cut_image_by_image(size: int) -> None:
 
     def loss(outputs: Any, targets: Any) -> Tensor:
         rows = torch.stack(outputs["rows"]) if isinstance(outputs, dict) else outputs
-        return functional.cross_entropy(rows, targets[0]) + rows.square().mean() * targets[1].sum()
+        lost: Tensor = functional.cross_entropy(rows, targets[0]) + rows.square().mean() * targets[1].sum()
+        return lost
 
     example = torch.zeros(1, *SHAPE, dtype=torch.float64)
     pairs = [(images[at : at + size], labels[at : at + size]) for at in range(0, 6, size)]
