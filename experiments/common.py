@@ -37,6 +37,36 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def largest_within(
+    make: Callable[[float], nn.Module], load: Callable[[nn.Module], float], halvings: int = 14
+) -> nn.Module:
+    """Return the largest model within a budget among those that bisection over a ratio tries.
+
+    Args:
+        make: makes a model of a ratio from 0 to 1, larger for a larger ratio.
+        load: the cost of a model as a share of its limit.
+        halvings: how many models are made.
+
+    Raises:
+        AssertionError: none of them meets the budget.
+    """
+    best: tuple[float, nn.Module] | None = None
+    low, high = 0.0, 1.0
+    for _ in range(halvings):
+        ratio = (low + high) / 2
+        model = make(ratio)
+        share = load(model)
+        if share > 1:
+            high = ratio
+            continue
+        low = ratio
+        if best is None or share > best[0]:
+            best = (share, model)
+    if best is None:
+        raise AssertionError("no ratio meets the budget")
+    return best[1]
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     """Return the rows written so far."""
     if not path.exists():

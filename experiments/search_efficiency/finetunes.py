@@ -33,7 +33,7 @@ from torch import nn
 from autoprune.config.settings import ScoreSettings
 from autoprune.criteria import plan_from_importance
 from autoprune.rebuilding import rebuild
-from experiments.common import append_row, rows_of
+from experiments.common import append_row, count_macs, rows_of
 from experiments.finetuning import finetuned, searched
 from experiments.search_efficiency import fastnas, torch_pruning_plans
 from experiments.search_efficiency.curves import LARGE
@@ -184,10 +184,15 @@ def by_torch_pruning(importance: str) -> Method:
         dense, problem = context_of(setup, seed).run.dense, context_of(setup, seed).run
         share = problem.budget.limits["macs"] / int(problem.dense_cost.macs)
         started = time.perf_counter()
-        model, left = torch_pruning_plans.pruned(dense.model, dense.example_inputs, importance, share)
+        whole = count_macs(dense.model, dense.example_inputs)
+
+        def load(model: nn.Module) -> float:
+            return count_macs(model, dense.example_inputs) / whole / share
+
+        model = torch_pruning_plans.pruned(dense.model, dense.example_inputs, importance, load)
         seconds = time.perf_counter() - started
         params = sum(parameter.numel() for parameter in model.parameters())
-        return Candidate(model, left, params, seconds)
+        return Candidate(model, share * load(model), params, seconds)
 
     return candidate
 
