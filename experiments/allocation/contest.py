@@ -97,7 +97,7 @@ class Candidate:
     Attributes:
         model: the model.
         widths: of the searchable groups, in their order, or "" for models of other tools.
-        search_s: seconds that the choice took.
+        search_s: seconds that the choice took, without a race.
     """
 
     model: nn.Module
@@ -213,7 +213,7 @@ def of_plan(context: MeasurementContext, plan: Plan, search_s: float) -> Candida
     traced = context.run
     moments = context.moments or moments_of(traced)
     model = cut_model(traced.prunable, plan, moments())
-    widths = " ".join(str(plan.widths[group.name]) for group in traced.prunable.searchable)
+    widths = " ".join(str(plan.widths.get(group.name, group.width)) for group in traced.prunable.searchable)
     return Candidate(model, widths, search_s)
 
 
@@ -256,11 +256,10 @@ def by_search(name: str, *overrides: str) -> Arm:
             f"output.folder={folder}",
             *overrides,
         )
-        started = time.process_time()
         study = searched(spec)
-        best = study.best()
-        plan = plan_of_trial(context.run, study, best)
-        return of_plan(context, plan, time.process_time() - started)
+        trials = sum(record.seconds or 0.0 for record in study.records())
+        seconds = sum(study.facts.warm_starts.seconds.values()) + trials
+        return of_plan(context, plan_of_trial(context.run, study, study.best()), seconds)
 
     return candidate
 
