@@ -14,8 +14,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from experiments.scale.server import Server
 
 # torch reads it as it is imported, which no test module has done yet. Processes of tests inherit it.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -74,3 +78,16 @@ def full_disk() -> FullDisk:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Run a PostgreSQL server of the test's module, or skip the test if none is installed."""
+    pytest.importorskip("psycopg")
+    from experiments.scale.server import Unavailable, postgresql
+
+    try:
+        with postgresql() as made:
+            yield made
+    except Unavailable as reason:
+        pytest.skip(str(reason))

@@ -46,7 +46,7 @@ def summary_notes(summary: StudySummary) -> list[str]:
 
 
 def _loss_warning(summary: StudySummary) -> list[str]:
-    """Return a warning that the best trial does hardly anything of what the dense model does, or nothing.
+    """Return a warning that the best trial has lost most or all of the dense model's task.
 
     A detector that finds no object any more is such a trial. A negative score has no share.
     """

@@ -50,7 +50,7 @@ from autoprune.tracing import trace
 from autoprune.training import evaluate
 from experiments.allocation import kirigami
 from experiments.allocation.replay import interval
-from experiments.allocation.setups import HERE
+from experiments.allocation.setups import HERE, plan_of
 from experiments.common import append_row, markdown_table, rows_of
 from experiments.finetuning import finetuned, searched
 from experiments.methods.pruned_rows import train_missing
@@ -227,9 +227,7 @@ def by_heuristic(name: str) -> Arm:
         started = time.process_time()
         (start,) = choose_warm_starts(dataclasses.replace(context, run=traced)).trials
         seconds = time.process_time() - started
-        space = traced.space
-        ratios = space.ladder.ratios(np.array([start.levels], dtype=np.int64))
-        widths = dict(zip(space.groups, map(int, space.decode(ratios)[0]), strict=True))
+        widths = dict(zip(traced.space.groups, map(int, plan_of(traced.space, start)), strict=True))
         return of_plan(context, plan_from_importance(traced.prunable, widths, context.ranked), seconds)
 
     return candidate

@@ -37,7 +37,7 @@ from autoprune.run._trials.race_plan import entrants_of
 from autoprune.samplers import SAMPLERS
 from autoprune.study import SearchStudy, StudyFacts, WarmStarts
 from autoprune.study._header import Header
-from experiments.allocation.setups import HERE, SETUPS, context_of
+from experiments.allocation.setups import HERE, SETUPS, context_of, plan_of
 from experiments.allocation.table import key_of, path_of
 from experiments.common import append_row, markdown_table, rows_of
 
@@ -190,8 +190,7 @@ def optimum(setup: str) -> list[str]:
     ]
     space = context_of(setup).run.space
     for start in warm_starts_of(setup).trials:
-        ratios = space.ladder.ratios(np.array([start.levels], dtype=np.int64))
-        row = table[key_of(space.decode(ratios[0]).reshape(-1))]
+        row = table[key_of(plan_of(space, start))]
         rows.append([start.origin, *_accuracies(row), row["widths"]])
     return markdown_table([f"{setup}, {SETUPS[setup]}", "validation", "test", "widths"], rows)
 

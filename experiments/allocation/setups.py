@@ -24,6 +24,8 @@ from autoprune.run._resolving.ranking import rank_channels
 from autoprune.run._resolving.resolve import trace_run
 from autoprune.run._resolving.run import Run
 from autoprune.run._resolving.spec import RunSpec
+from autoprune.space import SearchSpace
+from autoprune.study import WarmStart
 from autoprune.support.arrays import IntArray
 
 HERE = Path(__file__).parent
@@ -72,6 +74,13 @@ def context_of(setup: str) -> Context:
     ]
     measured = moments(traced.prunable, batches, images=spec.score.moment_images)
     return Context(traced, rank_channels(traced, CRITERION), measured, np.asarray(plans))
+
+
+def plan_of(space: SearchSpace, start: WarmStart) -> IntArray:
+    """Return the widths of a warm start, int64 [groups]."""
+    ratios = space.ladder.ratios(np.array([start.levels], dtype=np.int64))
+    plan: IntArray = space.decode(ratios)[0]
+    return plan
 
 
 def widths_of(context: Context, plan: IntArray) -> dict[str, int]:

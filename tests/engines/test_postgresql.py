@@ -15,22 +15,12 @@ from autoprune.study import SearchStudy, _server_storage, open_study
 from experiments.faults.material import RUN
 from experiments.killing import end_of, forked, has_ended, is_running, kill, start_forked
 from experiments.scale.searching import move_to
-from experiments.scale.server import PASSWORD, Server, Unavailable, postgresql
+from experiments.scale.server import PASSWORD, Server
 from tests.engines import toy
 from tests.engines.toy import TRIALS, ToyScorer, make_toy, new_study, toy_runner
 from tests.records import comparable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    pytest.importorskip("psycopg")
-    try:
-        with postgresql() as made:
-            yield made
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 STARTED: list[int] = []

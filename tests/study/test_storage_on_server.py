@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import optuna
 import pytest
@@ -11,19 +10,9 @@ import pytest
 from autoprune.errors import StudyError
 from autoprune.study._storage import open_storage
 from autoprune.study._storage_errors import storage_errors
-from experiments.scale.server import USER, Server, Unavailable, postgresql
+from experiments.scale.server import USER, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    pytest.importorskip("psycopg")
-    try:
-        with postgresql() as made:
-            yield made
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 def values_after(url: str, value: float) -> list[float]:
