@@ -27,6 +27,12 @@ def note_export(study: SearchStudy, folder: Path, path: Path) -> None:
         study.store_note(_EXPORTED, {"folder": str(folder.absolute()), "path": str(path.absolute())})
 
 
+def noted_export(study: SearchStudy) -> Path | None:
+    """Return the file or the folder to which a model of a study was exported last, whether it exists or not."""
+    noted = study.note(_EXPORTED)
+    return Path(str(noted.get("path"))) if isinstance(noted, dict) else None
+
+
 def next_step(study: SearchStudy, summary: StudySummary) -> str:
     """Return a line with the next command for a study, or one that nothing is left to do.
 

@@ -36,9 +36,12 @@ from autoprune.exporting import (
 from autoprune.exporting._card import MARK
 from autoprune.graph.plan import Plan
 from autoprune.run import Event, FinetuneResult, Int8Report, Stage, load_saved
+from autoprune.run._checks.trust import UNTRUSTED
+from autoprune.run._model_data import find_data
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside, present_formats
 from autoprune.run._results.model_card import Scored, _difference, _interval, _settings, licence_of
+from autoprune.support.events import silent
 from autoprune.training import Evaluation
 from tests.test_cli import run_here
 
@@ -289,6 +292,11 @@ def test_a_whole_folder_is_written_elsewhere(
         exec(compile(code, CARD, "exec"), {})
     autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned))
     assert {file.name for file in where.iterdir()} - {INT8} == FILES, "a folder of this package is replaced"
+    found = find_data(where, storage_of(tuned), UNTRUSTED, silent, is_written=True)
+    assert (found.folder, found.dense.data.val.samples) == (
+        where,
+        load("digits", val_fraction=0.2).val.samples,
+    )
     with pytest.raises(ExportError, match=r'opset: got 17, but a "folder" has none'):
         autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned), opset=17)
 
