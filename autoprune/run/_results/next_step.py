@@ -28,7 +28,7 @@ def note_export(study: SearchStudy, folder: Path, path: Path) -> None:
 
 
 def noted_export(study: SearchStudy) -> Path | None:
-    """Return the file or the folder to which a model of a study was exported last, whether it exists or not."""
+    """Return the file or the folder that the last export of a study wrote, whether it exists or not."""
     noted = study.note(_EXPORTED)
     return Path(str(noted.get("path"))) if isinstance(noted, dict) else None
 
