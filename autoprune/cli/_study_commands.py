@@ -70,19 +70,9 @@ def search(
     from autoprune.study import study_command
 
     changes, action = overrides or [], run.checked_action(if_exists)
-    if (config is None) == (from_study is None):
-        got = "neither" if config is None else "both"
-        raise ConfigError(f"search: expected CONFIG or --from STUDY, got {got}.")
+    _check_source(config, from_study, storage, profile, trust=trust)
     if config is None:
-        if profile is not None:
-            raise ConfigError("--profile: a search --from a study has the settings of that one. Use --set.")
         settings = run.earlier_settings(str(from_study), storage, changes)
-    elif trust:
-        raise ConfigError(
-            "--trust: the code that your own CONFIG names is trusted. Give --trust with --from."
-        )
-    elif storage is not None:
-        raise ConfigError("--storage names that of --from. Set search.storage for the new study.")
     else:
         settings = run.settle(load_config(config, changes, profile))
         if profile is not None and find_profile(profile, "--profile").is_trial_run:
@@ -106,6 +96,25 @@ def search(
                 watch=watch,
             )
     show_search(result)
+
+
+def _check_source(
+    config: str | None, from_study: str | None, storage: str | None, profile: str | None, *, trust: bool
+) -> None:
+    """Require a config or an earlier study, and only the options that go with it."""
+    if (config is None) == (from_study is None):
+        got = "neither" if config is None else "both"
+        raise ConfigError(f"search: expected CONFIG or --from STUDY, got {got}.")
+    if config is None and profile is not None:
+        raise ConfigError("--profile: a search --from a study has the settings of that one. Use --set.")
+    if config is not None and trust:
+        raise ConfigError(
+            "--trust: the code that your own CONFIG names is trusted. Give --trust with --from."
+        )
+    if config is not None and storage is not None:
+        raise ConfigError(
+            "--storage: got it without --from, whose study it holds. Set search.storage for the new study."
+        )
 
 
 def _smoke(config: str, settings: RunSpec, overrides: list[str], if_exists: str) -> None:

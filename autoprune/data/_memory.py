@@ -11,7 +11,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from autoprune.data._loaders import Augment, DeviceLoader
+from autoprune.data._loaders import Augment, DeviceLoader, StreamLoader
 from autoprune.data._sources import Arrays, Part, split
 from autoprune.data._user import load_user_validation
 from autoprune.data._vision import LoadOptions, Preprocessing, VisionData
@@ -28,29 +28,16 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
     """
     for word, part in (("train", arrays.train), ("test", arrays.test)):
         _check(f"data {name}: {word}", part, arrays.classes)
-    validation, identity = None, f"{name} {options.val_fraction} {options.seed}"
-    if options.validation is not None:
-        validation, scan = load_user_validation(options.validation, options)
-        kept, held_out = torch.arange(len(arrays.train.labels)), torch.arange(0)
-        identity = f"{name} {options.validation} {scan.digest}"
-        if scan.shape != tuple(arrays.train.images.shape[1:]) or scan.highest >= arrays.classes:
-            raise DataError(
-                f"data.validation {options.validation}: images {scan.shape} and labels up to {scan.highest}, "
-                f"expected {tuple(arrays.train.images.shape[1:])} and up to {arrays.classes - 1}."
-            )
+    train_labels = arrays.train.labels
+    if options.validation is None:
+        validation, identity = None, f"{name} {options.val_fraction} {options.seed}"
+        kept, held_out = _split(name, train_labels, options)
     else:
-        kept, held_out = split(arrays.train.labels, options.val_fraction, options.seed)
-    if validation is None and (len(held_out) == 0 or len(kept) == 0):
-        raise DataError(
-            f"data.val_fraction: {options.val_fraction} of {len(arrays.train.labels)} samples of {name} "
-            f"leaves {len(kept)} for training and {len(held_out)} for validation, expected at least 1 each."
-        )
+        validation, digest = _load_validation(options.validation, arrays, options)
+        identity = f"{name} {options.validation} {digest}"
+        kept, held_out = torch.arange(len(train_labels)), torch.arange(0)
+    # Of the kept images only, so that neither validation nor test images shape the normalisation.
     mean, std = channel_statistics(arrays.train.images[kept])
-    digest = hashlib.sha256(identity.encode())
-    for part in (arrays.train, arrays.test):
-        digest.update(part.images.numpy().tobytes())
-        digest.update(part.labels.numpy().tobytes())
-
     augment = arrays.augment if options.augment else Augment()
 
     def loader(part: Part, index: Tensor | slice, *, train: bool) -> DeviceLoader:
@@ -74,12 +61,43 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
         test=loader(arrays.test, slice(None), train=False),
         classes=arrays.classes,
         input_shape=(channels, height, width),
-        fingerprint=digest.hexdigest(),
+        fingerprint=_fingerprint(identity, arrays),
         augmentation=str(augment),
         plain=train.without_changes(),
         class_names=arrays.class_names,
         preprocessing=Preprocessing(tuple(mean.tolist()), tuple(std.tolist())),
     )
+
+
+def _split(name: str, labels: Tensor, options: LoadOptions) -> tuple[Tensor, Tensor]:
+    """Split the training part, and require that both shares have samples."""
+    kept, held_out = split(labels, options.val_fraction, options.seed)
+    if len(held_out) == 0 or len(kept) == 0:
+        raise DataError(
+            f"data.val_fraction: {options.val_fraction} of {len(labels)} samples of {name} "
+            f"leaves {len(kept)} for training and {len(held_out)} for validation, expected at least 1 each."
+        )
+    return kept, held_out
+
+
+def _load_validation(reference: str, arrays: Arrays, options: LoadOptions) -> tuple[StreamLoader, str]:
+    """Load the user's own validation part and its digest, and require that it fits the training part."""
+    validation, scan = load_user_validation(reference, options)
+    shape = tuple(arrays.train.images.shape[1:])
+    if scan.shape != shape or scan.highest >= arrays.classes:
+        raise DataError(
+            f"data.validation {reference}: images {scan.shape} and labels up to {scan.highest}, "
+            f"expected {shape} and up to {arrays.classes - 1}."
+        )
+    return validation, scan.digest
+
+
+def _fingerprint(identity: str, arrays: Arrays) -> str:
+    digest = hashlib.sha256(identity.encode())
+    for part in (arrays.train, arrays.test):
+        digest.update(part.images.numpy().tobytes())
+        digest.update(part.labels.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,21 @@ def history_chart(summary: StudySummary) -> Chart | None:
         if record.state == "failed" and record.score is None:
             text = f"Trial {record.number} failed: {record.failure or 'unknown'}"
             plot.mark((record.number, plot.y.low), "failed", text, trial=record.number, shape="cross")
+    has_climbs = any(line.kind == "climb" for line in plot.lines)
+    climbs = " A thin line begins at the score after the first rung." if has_climbs else ""
+    return _chart(
+        plot,
+        "Scores in the order of the trials",
+        f"Higher is better. The line rises whenever a trial beats all before it.{climbs}",
+        "trial",
+        summary.metric,
+        legend=_history_legend(plot, scored),
+        is_wide=True,
+    )
+
+
+def _history_legend(plot: Plot, scored: Iterable[TrialRecord]) -> list[Key]:
+    """Return the keys of the marks and lines that the plot has."""
     keys = [
         Key("dot", "trial", "sampler"),
         Key("diamond", "trial", "warm start"),
@@ -109,20 +124,12 @@ def history_chart(summary: StudySummary) -> Chart | None:
         Key("line", "best", "best so far"),
         Key("line", "dense", "dense model"),
     ]
-    kinds = {line.kind for line in plot.lines}
-    shown = {(mark.shape, mark.kind) for mark in plot.marks} | {("line", kind) for kind in kinds}
-    shown |= {(_shape(each), "trial") for each in scored if not is_partial(each)}
-    shown |= {("dot", "partial")} if any(is_partial(each) for each in scored) else set()
-    climbs = " A thin line begins at the score after the first rung." if "climb" in kinds else ""
-    return _chart(
-        plot,
-        "Scores in the order of the trials",
-        f"Higher is better. The line rises whenever a trial beats all before it.{climbs}",
-        "trial",
-        summary.metric,
-        legend=[key for key in keys if (key.shape, key.kind) in shown],
-        is_wide=True,
-    )
+    shown = {(mark.shape, mark.kind) for mark in plot.marks} | {("line", line.kind) for line in plot.lines}
+    # The best trial has a kind and size of its own, and trials below the axis a shape of their own: the
+    # legend explains the shapes that the others have.
+    for each in scored:
+        shown.add(("dot", "partial") if is_partial(each) else (_shape(each), "trial"))
+    return [key for key in keys if (key.shape, key.kind) in shown]
 
 
 def cost_charts(summary: StudySummary) -> list[Chart]:

@@ -41,7 +41,7 @@ from autoprune.reporting import paired_interval
 from autoprune.run._bench import bench
 from autoprune.run._checks.trust import consent_of
 from autoprune.run._export import export_saved
-from autoprune.run._model_data import find_data
+from autoprune.run._model_data import ModelData, find_data
 from autoprune.run._resolving.dense import Dense
 from autoprune.run._resolving.paths import require_unprotected
 from autoprune.run._resolving.session import StudyResult
@@ -216,13 +216,7 @@ def export_int8(
         folder, dense, spec = found.folder, found.dense, found.spec
         path = Path(output) if output is not None else folder / INT8
         float_path = Path(temporary) / ONNX if output is not None else folder / ONNX
-        for each in (path, float_path):
-            require_unprotected(each, "--output", found.kept)
-        if (part := read_recipe(folder).target) != "":
-            raise ConfigError(
-                f"--int8: {folder} was pruned in its part {part}, and only a whole model can be calibrated. "
-                "Quantise model.onnx with onnxruntime.quantization."
-            )
+        _check_files(found, path, float_path)
         watcher(Stage(f"export to {ONNX}"))
         if opset is None and (folder / ONNX).is_file():
             opset = _opset_of(folder / ONNX)
@@ -244,10 +238,26 @@ def export_int8(
             tolerance=tolerance,
         )
         if output is None:
-            facts = Int8Facts(made=report.made, rows=report.rows, notes=report.notes)
-            update_extra(folder, {"int8": facts.model_dump(mode="json")})
-            complete_artefact(folder, watch=watcher)
+            _describe(report, folder, watcher)
     return report
+
+
+def _check_files(found: ModelData, *outputs: Path) -> None:
+    """Require that no output replaces a file of the model, and that the model is a whole one."""
+    for each in outputs:
+        require_unprotected(each, "--output", found.kept)
+    if (part := read_recipe(found.folder).target) != "":
+        raise ConfigError(
+            f"--int8: {found.folder} was pruned in its part {part}, and only a whole model can be "
+            "calibrated. Quantise model.onnx with onnxruntime.quantization."
+        )
+
+
+def _describe(report: Int8Report, folder: Path, watch: Watcher) -> None:
+    """Add the comparison to the folder of the model and to its card."""
+    facts = Int8Facts(made=report.made, rows=report.rows, notes=report.notes)
+    update_extra(folder, {"int8": facts.model_dump(mode="json")})
+    complete_artefact(folder, watch=watch)
 
 
 def _opset_of(path: Path) -> int | None:

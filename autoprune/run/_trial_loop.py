@@ -57,23 +57,7 @@ def _run_trials(
     take_over: bool,
 ) -> SearchResult:
     """Run the remaining trials, and `enter` each phase when it begins."""
-    search = run.spec.search
-    runner = TrialRunner(
-        study,
-        run.space,
-        sampler=search.sampler,
-        pruner=search.pruner,
-        trials=search.trials,
-        rungs=len(run.spec.rungs),
-        seed=search.seed,
-        device=run.setting.device,
-        statistics=study.facts.statistics,
-        shapes=run.prunable.shapes,
-        rates=run.spec.evolution_rates,
-        cost=run.cost,
-        moving=moving_budget(study, run.space, search.trials),
-        on_event=trial_reporter(run, study),
-    )
+    search, runner = run.spec.search, _trial_runner(run, study)
     run.watch(
         Stage(
             f"study {study.name} in {shown_url(study.url)}: {search.trials} trials, "
@@ -95,9 +79,7 @@ def _run_trials(
             other_hosts_are_gone=take_over,
         )
     if runner.has_tried_all:
-        plans = 0 if run.space.plans is None else len(run.space.plans)
-        tried = "the one distinct plan is" if plans == 1 else f"all {plans} distinct plans are"
-        run.watch(Stage(f"{tried} tried: the search ends before {search.trials} trials"))
+        _report_all_tried(run)
     report_unended(study, run.watch)
     enter("finalists")
     measure_finalists(run, study)
@@ -105,6 +87,39 @@ def _run_trials(
     with quiet_optuna():
         run_race(run, study, makers.trainer(), take_over=take_over)
     enter("report")
+    return _result(run, study)
+
+
+def _trial_runner(run: Run, study: SearchStudy) -> TrialRunner:
+    """Return the runner that proposes, runs and stores the trials on behalf of an engine."""
+    search = run.spec.search
+    return TrialRunner(
+        study,
+        run.space,
+        sampler=search.sampler,
+        pruner=search.pruner,
+        trials=search.trials,
+        rungs=len(run.spec.rungs),
+        seed=search.seed,
+        device=run.setting.device,
+        statistics=study.facts.statistics,
+        shapes=run.prunable.shapes,
+        rates=run.spec.evolution_rates,
+        cost=run.cost,
+        moving=moving_budget(study, run.space, search.trials),
+        on_event=trial_reporter(run, study),
+    )
+
+
+def _report_all_tried(run: Run) -> None:
+    """Report that the search ends early, because its space has no other plan."""
+    plans = 0 if run.space.plans is None else len(run.space.plans)
+    tried = "the one distinct plan is" if plans == 1 else f"all {plans} distinct plans are"
+    run.watch(Stage(f"{tried} tried: the search ends before {run.spec.search.trials} trials"))
+
+
+def _result(run: Run, study: SearchStudy) -> SearchResult:
+    """Summarise the study, store the savings of its winner, and publish the page of the dashboard."""
     summary = summarise(study, with_importances=True)
     step = next_step(study, summary)
     store_savings(run, study, summary)

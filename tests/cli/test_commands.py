@@ -202,7 +202,10 @@ def test_no_command_shows_the_help_and_is_a_mistake(
     [
         ([], "search: expected CONFIG or --from STUDY, got neither"),
         (["digits", "--from", "half"], "search: expected CONFIG or --from STUDY, got both"),
-        (["digits", "--storage", "x.db"], "--storage names that of --from. Set search.storage for the new"),
+        (
+            ["digits", "--storage", "x.db"],
+            "--storage: got it without --from, whose study it holds. Set search.storage",
+        ),
         (["--from", "half"], 'study "half": no storage in runs/'),
     ],
 )

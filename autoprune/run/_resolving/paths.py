@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
+from autoprune.config.settings import ModelSettings
 from autoprune.errors import ConfigError, StudyError, reason_of, shortened, shown_url, suggest
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
 from autoprune.study import file_of, is_in_memory, names_in_file, require_url
@@ -51,27 +52,11 @@ def settle(config: ConfigSource, *, named: bool = True, trained_head: bool = Tru
         _require_function("model", "factory", model.name, model.factory)
         _require_function("data", "loaders", data.name, data.loaders)
         _require_persistent(search.storage)
-    label = _label(spec)
-    limits = {key: value for key, value in dataclasses.asdict(spec.budget).items() if value is not None}
-    study = search.study
-    if study is None:
-        words = [*search.objectives[1:], *(f"{key}{value}" for key, value in limits.items())]
-        study = file_name_of("-".join([label, *words]))[:_LONGEST_NAME]
+    study = _study_name(spec) if search.study is None else search.study
     _require_file_name(study)
-    checkpoint = model.checkpoint
-    if model.new_head:
-        if named and trained_head and Path(head_file(spec)).exists():
-            checkpoint, model = head_file(spec), dataclasses.replace(model, weights=None)
-        elif checkpoint is None and model.weights is None and model.name is not None:
-            raise ConfigError(
-                "model.new_head: replaces the last layer of trained weights, and none are named. Set "
-                "model.checkpoint or model.weights."
-            )
-    elif checkpoint is None and model.weights is None and model.name is not None:
-        checkpoint = f"{RUNS}/{label}.safetensors"
     return dataclasses.replace(
         spec,
-        model=dataclasses.replace(model, checkpoint=_checked_path("model.checkpoint", checkpoint)),
+        model=_settle_model(spec, trained_head=named and trained_head),
         data=dataclasses.replace(data, folder=_checked_path("data.folder", data.folder)),
         search=dataclasses.replace(
             search,
@@ -85,6 +70,30 @@ def settle(config: ConfigSource, *, named: bool = True, trained_head: bool = Tru
             spec.output, folder=_checked_path("output.folder", spec.output.folder or f"{RUNS}/{study}")
         ),
     )
+
+
+def _study_name(spec: RunSpec) -> str:
+    """Return a name for the study from the model, the data, the objectives and the budget."""
+    limits = {key: value for key, value in dataclasses.asdict(spec.budget).items() if value is not None}
+    words = [*spec.search.objectives[1:], *(f"{key}{value}" for key, value in limits.items())]
+    return file_name_of("-".join([_label(spec), *words]))[:_LONGEST_NAME]
+
+
+def _settle_model(spec: RunSpec, *, trained_head: bool) -> ModelSettings:
+    """Choose the file of the dense weights: the trained new head, the user's own, or the file of `train`."""
+    model, checkpoint = spec.model, spec.model.checkpoint
+    has_no_weights = checkpoint is None and model.weights is None and model.name is not None
+    if model.new_head:
+        if trained_head and Path(head_file(spec)).exists():
+            checkpoint, model = head_file(spec), dataclasses.replace(model, weights=None)
+        elif has_no_weights:
+            raise ConfigError(
+                "model.new_head: replaces the last layer of trained weights, and none are named. Set "
+                "model.checkpoint or model.weights."
+            )
+    elif has_no_weights:
+        checkpoint = f"{RUNS}/{_label(spec)}.safetensors"
+    return dataclasses.replace(model, checkpoint=_checked_path("model.checkpoint", checkpoint))
 
 
 def _label(spec: RunSpec) -> str:
