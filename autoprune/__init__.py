@@ -1,6 +1,6 @@
 """Automated structured-pruning search for PyTorch vision models.
 
-Bring a trained model, data and a budget; get a smaller, finetuned, exported one. See `autoprune --help`.
+It makes a trained model smaller within a budget, finetunes it and exports it. See `autoprune --help`.
 A name below is imported from its home when it is first used, so that `import autoprune` does not load torch.
 """
 
@@ -106,7 +106,7 @@ _HOMES = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import a public name from its home; from then on it is a plain attribute."""
+        """Import a public name from its home. From then on it is a plain attribute."""
         if name in ("data", "nn"):  # used as autoprune.data.load and autoprune.nn.ChannelSelection
             return importlib.import_module(f"{__name__}.{name}")
         for home, names in _HOMES.items():

@@ -2,7 +2,7 @@
 
 Each message is one line: the place, the value got, the value expected, and the next step.
 
-    raise BudgetError(f"budget.flops: got {budget:,}, the smallest plan has {smallest:,}; raise the budget.")
+    raise BudgetError(f"budget.flops: got {budget:,}, the smallest plan has {smallest:,}. Raise the budget.")
 """
 
 from __future__ import annotations

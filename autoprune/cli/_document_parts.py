@@ -54,7 +54,7 @@ class TrialPart(Part):
         score: the score at its last rung.
         error: standard error of the score.
         rungs: the rungs that it climbed.
-        costs: {cost: amount}; macs, params and those that are limited or minimised. FLOPs are 2 x MACs.
+        costs: {cost: amount} of macs, params and the costs that are limited or minimised. FLOPs are 2 x MACs.
         widths: {group: channels kept}.
         criteria: {group: criterion} if the search chooses criteria.
         origin: "sampler", or the names of the heuristics that proposed it.
@@ -133,7 +133,7 @@ class RacePart(Part):
 
 
 class VerdictPart(Part):
-    """What the winner of the race gains over one keep ratio for all groups, with its 95% interval."""
+    """The gain of the race's winner over one keep ratio for all groups, with its 95% interval."""
 
     winner: int
     uniform: int | None
@@ -282,7 +282,7 @@ class FlowStagePart(Part):
 
 
 class RemainingPart(Part):
-    """What masks leave."""
+    """The numbers of weights and of MACs that masks leave."""
 
     weights: int
     dense_weights: int

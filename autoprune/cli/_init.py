@@ -74,7 +74,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Then run the config on a few images.")] = False,
 ) -> None:
-    """Write a config for a model, data and a budget. Asks for what is not given."""
+    """Write a config for a model, data and a budget. It asks for the answers that no option gives."""
     from autoprune import run
 
     if path.exists() and not force:
@@ -171,7 +171,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 
 
 def _smoke(path: Path) -> str:
-    """Run the trial run of a config, and return what it says."""
+    """Run the trial run of a config, and return its result as a sentence."""
     from autoprune import run
     from autoprune.config import load_config
 

@@ -39,7 +39,7 @@ class PruneDocument(PrunedPart, Document):
 
     Attributes:
         method: the preset.
-        remaining: what masks leave.
+        remaining: the weights and MACs that masks leave.
         stages: the stages of all passes.
     """
 
@@ -97,7 +97,7 @@ class CurvesDocument(Document):
     """The result of `inspect --errors` and `inspect --sensitivity`.
 
     Attributes:
-        title: what the curves show.
+        title: the heading of the curves.
         value: name of the values.
         curves: the curves.
         baseline: the value of the dense model.

@@ -1,4 +1,4 @@
-"""What a command prints: its progress, its result as tables or as one JSON document, and its notes.
+"""The output of a command: its progress, its result as tables or as one JSON document, and its notes.
 
 The options -q, -v, --no-color and --json stand before or after the verb. They hold until the command ends.
 
@@ -93,7 +93,7 @@ _OPTIONS: dict[str, Any] = {
         ),
     ],
     "verbose": Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print what is silent: Optuna, workers, times of rungs.")
+        bool, typer.Option("--verbose", "-v", help="Also log Optuna, workers and the times of rungs.")
     ],
     "no_color": Annotated[bool, typer.Option("--no-color", help="Print without colours, as NO_COLOR does.")],
     "json": Annotated[

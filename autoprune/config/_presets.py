@@ -27,7 +27,7 @@ class Preset:
         name: the value of flow.method.
         about: the method in one line.
         paper: where it was published.
-        needs: what a model must have, rows of `autoprune.flow.NEEDS`.
+        needs: the properties that a model must have, as rows of `autoprune.flow.NEEDS`.
         sections: the sections of a config.
     """
 

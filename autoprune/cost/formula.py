@@ -89,7 +89,7 @@ def _sums(
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """The widths of blocks, 0 or 1, as factors of the costs of what they hold.
+    """The widths of blocks, 0 or 1, as factors of the costs of their content.
 
     Attributes:
         blocks: the blocks that may be dropped.

@@ -122,7 +122,7 @@ class FeatureMaps:
         data, prunable = given.images(name), given.prunable
         if prunable is None:
             raise PlanError(
-                f'criterion "{name}": needs the graph of the model. Give what autoprune.trace returns.'
+                f'criterion "{name}": needs the graph of the model. Pass the result of autoprune.trace.'
             )
         samples: list[Sample] = []
         for sample in _samples(data, prunable, name):

@@ -74,7 +74,7 @@ class RaceRunner:
         self._running.discard(job.number)
 
     def fail(self, job: Job, reason: str) -> None:
-        """End the race: unlike a training that diverges, an error says nothing about the candidate.
+        """End the race, because an error is no result of the candidate, unlike a training that diverges.
 
         Raises:
             TrialError: always.

@@ -1,6 +1,6 @@
 """Write the README.md of a saved model: a model card that states its origin, costs, accuracy and use.
 
-The card is made of recipe.json and of the files beside it, so it can be written again at any time.
+The card is made of recipe.json and of the files next to it, so it can be written again at any time.
 
 Example:
     save_pruned(small, plan, "best/", extra={"card": CardFacts(title="ResNet-20").model_dump(mode="json")})
@@ -96,11 +96,11 @@ class CardFacts(Strict):
         costs: the costs and the budget.
         scores: the scores.
         notes: sentences on costs and scores.
-        data: {what: text} on the training data.
+        data: {topic: text} on the training data.
         class_names: the names of the classes, or [].
         preprocessing: how images become inputs, if it is known.
-        origin: {what: text} on the dense model, its code and its licence.
-        training: {what: text} on the training.
+        origin: {topic: text} on the dense model, its code and its licence.
+        training: {topic: text} on the training.
         versions: {package or part of the machine: text}.
         hashes: {part: its fingerprint}.
         commands: the commands that make the model again.
@@ -133,7 +133,7 @@ class Int8Facts(Strict):
 
     Attributes:
         made: how it was quantised, in sentences.
-        rows: [[what, float file, int8 file], ...], as texts.
+        rows: [[quantity, float file, int8 file], ...], as texts.
         notes: sentences on the comparison.
     """
 

@@ -70,7 +70,7 @@ def write_onnx(
 
     Args:
         model: the model, in eval mode.
-        inputs: example inputs, with at least 2 samples if the batch size is to be free.
+        inputs: example inputs, with at least 2 samples for a free batch size.
         path: the file to write.
         free_batch: whether the file takes any batch size, or only that of the inputs.
         opset: version of ONNX's operators, the exporter's default if it is None.

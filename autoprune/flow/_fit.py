@@ -1,4 +1,4 @@
-"""Checks that a model has what a flow needs, before anything is trained or written."""
+"""Checks that a model fits the methods of a flow, before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NEEDS: Mapping[str, NeedSpec] = {
     "batchnorm": NeedSpec(_has_batchnorm, about="a BatchNorm that scales a searchable channel group"),
     "residual": NeedSpec(_has_residual, about="residual blocks, whose branches are added to shortcuts"),
 }
-"""{name in the `needs` of a preset: what a model must have}."""
+"""{name in the `needs` of a preset: the check of a model}."""
 
 
 def check_fit(config: RunConfig, prunable: Prunable, space: SpaceSpec) -> None:

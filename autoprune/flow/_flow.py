@@ -35,7 +35,7 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
 
     Args:
         bench: settings, data and the limits of the last pass.
-        record: what is done so far. Each stage is added to it.
+        record: the stages that are done. Each further stage is added to it.
     """
     state = _restored(bench, record)
     while len(record.stages) < bench.passes(state) * len(bench.stages):

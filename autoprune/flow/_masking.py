@@ -1,7 +1,7 @@
 """Masks in a flow: the stage that makes them, the hook that holds them, and their file.
 
 Example:
-    state = mask_model(bench, state)             # its model has zeros, and state.masks says where
+    state = mask_model(bench, state)             # its model has zeros, by state.masks
     hook = training_mask(bench, state)           # holds them while the model trains
 """
 

@@ -121,7 +121,7 @@ class _Content(Strict):
 
 @dataclass
 class FlowRecord:
-    """What a flow has done so far.
+    """The stages that a flow has done so far.
 
     Attributes:
         folder: the folder of the flow.

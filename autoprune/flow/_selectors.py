@@ -114,7 +114,7 @@ def sensitivity(given: Selection) -> Plan:
 
 
 def by_study(given: Selection) -> Plan:
-    """Search the widths by a study, as [search] and [score] say, and take the best trial."""
+    """Search the widths by a study with [search] and [score], and take the best trial."""
     assert given.bench.search is not None  # a flow outside the verb `prune` has no study
     return given.bench.search(given.bench, given.state)
 
@@ -205,7 +205,7 @@ def select(given: Selection) -> Plan:
 
 
 RULES = ("ranking", "residual", "remove", "ties", "skip_fall")
-"""Keys of [select] that say which groups are narrowed together, and which channels go."""
+"""Keys of [select] that decide which groups are narrowed together, and which channels go."""
 
 
 def check_rules(settings: SelectSettings, criterion: str) -> None:
@@ -232,7 +232,7 @@ def check_rules(settings: SelectSettings, criterion: str) -> None:
 
 
 def check_amounts(by: str, share: float | None, threshold: float | None, *, has_budget: bool) -> None:
-    """Check that exactly one of the budget, the share and the threshold says how much is cut.
+    """Check that exactly one of the budget, the share and the threshold decides how much is cut.
 
     A user's own selector may read any of them, or none.
 

@@ -100,7 +100,7 @@ def _tried_text(trial: StrengthTrial, share: float) -> str:
     below = trial.history.share_below(_SMALL)[-1]
     return (
         f"strength {trial.strength:g}: {trial.score:.4f}, and {trial.cut_score:.4f} with {share:.0%} of the "
-        f"channels cut; {below:.0%} of them end below {_SMALL:g}"
+        f"channels cut. {below:.0%} of them end below {_SMALL:g}"
     )
 
 
@@ -153,7 +153,7 @@ def repair_stage(bench: Workbench, state: FlowState) -> StageResult:
 
 
 def finetune_stage(bench: Workbench, state: FlowState) -> StageResult:
-    """Train the model as [finetune] says, or measure BatchNorm again if it has no epochs."""
+    """Train the model by [finetune], or measure BatchNorm again if it has no epochs."""
     settings, model = bench.config.finetune, copy.deepcopy(state.model)
     mask = training_mask(bench, state, grows=True)
     if settings.epochs == 0:

@@ -95,7 +95,7 @@ class Workbench:
 
     @property
     def pth(self) -> Path | None:
-        """The file for the usual checkpoint of a training, if there is to be one."""
+        """The file for the usual checkpoint of a training, or None for no checkpoint."""
         return self.file(".pth") if self.config.flow.checkpoints else None
 
     def units(self, state: FlowState) -> tuple[tuple[str, ...], ...]:

@@ -21,7 +21,7 @@ class GranularitySpec(Row):
     """A row of GRANULARITIES.
 
     Attributes:
-        leading: number of leading axes of a convolution's weight [out, in, *kernel] that tell units apart;
+        leading: number of leading axes of a convolution's weight [out, in, *kernel] that tell units apart:
             0 for all axes, and -1 for all but the last. A unit spans the other axes.
         two_of_four: whether two of every four consecutive inputs stay, in place of a share of the units.
     """
@@ -32,7 +32,7 @@ class GranularitySpec(Row):
     def axes(self, weight: Tensor) -> int:
         """Return the number of leading axes that tell the units of a weight apart.
 
-        Where a kernel is a single weight, as in a linear layer, vectors and kernels are single weights.
+        If a kernel is a single weight, as in a linear layer, vectors and kernels are single weights.
         """
         if self.leading == 1:
             return 1
@@ -82,7 +82,7 @@ def require_fours(weights: Mapping[str, Tensor]) -> None:
     """Refuse weights whose inputs do not divide by four.
 
     Raises:
-        MaskError: there are some; all are named.
+        MaskError: there are some. The message names them all.
     """
     odd = [f"{name} ({weight.shape[1]} inputs)" for name, weight in weights.items() if weight.shape[1] % 4]
     if odd:

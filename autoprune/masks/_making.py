@@ -195,7 +195,7 @@ def _kept_by_layer(
 def _kept_globally(
     units: Mapping[str, Tensor], sizes: Mapping[str, int], sparsity: float
 ) -> dict[str, Tensor]:
-    """Drop the worst units of all layers until so many weights are gone. Each layer keeps its best unit."""
+    """Drop the worst units of all layers until the target is reached. Each layer keeps its best unit."""
     scores = torch.cat([each.flatten() for each in units.values()])
     best = torch.cat([_best(each, 1).flatten() for each in units.values()])
     weights = torch.cat([torch.full((each.numel(),), sizes[name]) for name, each in units.items()])

@@ -113,7 +113,7 @@ class ScoreSpec(Row):
 
     Attributes:
         score: gives the score of each weight.
-        needs: what it reads in addition to the weights: "images", or "gradients" (images and targets).
+        needs: its input in addition to the weights: "images", or "gradients" (images and targets).
     """
 
     score: Score
@@ -147,4 +147,4 @@ SCORES: Mapping[str, ScoreSpec] = {
         activation, needs="images", about="the absolute value times the norm of the input"
     ),
 }
-"""Name -> score. `about` says by what a weight is ranked."""
+"""Name -> score. `about` names the quantity that ranks the weights."""

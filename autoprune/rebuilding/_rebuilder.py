@@ -84,7 +84,7 @@ def narrow_to(model: nn.Module, prunable: Prunable, plan: Plan) -> nn.Module:
 
 
 def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArray[np.int64]]]:
-    """Return {tensor: {axis: the positions that the plan keeps}}; axes that stay whole are left out.
+    """Return {tensor: {axis: the positions that the plan keeps}}, without axes that stay whole.
 
     Tensors of dropped blocks are left out too.
 

@@ -24,7 +24,7 @@ _SMALL_BYTES = 1 << 16
 """A tensor up to this size fits in the innermost cache, where the number of calls costs more than traffic."""
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""{element size in bytes: integer type of that size}; NumPy has no bfloat16."""
+"""{element size in bytes: integer type of that size}. Floats are cut as integers: NumPy has no bfloat16."""
 
 
 class Slicer:

@@ -83,7 +83,7 @@ def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) ->
         ridge: added to each moment's diagonal, as a share of its mean.
 
     Reference: Hassibi and Stork, Second order derivatives for network pruning: Optimal Brain Surgeon, NIPS
-    1992, for the update; Meng et al., OSSCAR, ICML 2024, section 3, for whole channels. Here all readers of a
+    1992 (the update), and Meng et al., OSSCAR, ICML 2024, section 3 (whole channels). Here all readers of a
     group of channels decide together.
     """
     states = [_State(reader, ridge) for reader in readers]

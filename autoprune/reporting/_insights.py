@@ -1,4 +1,4 @@
-"""What a study says about itself: how many trials would have been enough, and which groups matter.
+"""Estimates from a study how many trials would have been enough, and which groups matter.
 
 Example:
     enough_trials(study.records())                  # 24

@@ -178,8 +178,8 @@ def agreement_note(found: RungAgreement, summary: StudySummary) -> str:
         return f'"{found.lower}" and "{found.upper}": all {found.trials} trials are equal on the first.'
     missing = found.reached - found.trials
     so_far = " so far" if any(record.state in ("waiting", "running") for record in summary.records) else ""
-    pruned = f"; {missing} more have no later score{so_far}" if missing else ""
-    doubt = "" if found.is_clear else "; too few to decide whether it predicts"
+    pruned = f" ({missing} more have no later score{so_far})" if missing else ""
+    doubt = "" if found.is_clear else ", too few to decide whether it predicts"
     (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
     return (
         f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), '

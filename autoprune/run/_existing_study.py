@@ -1,7 +1,7 @@
 """Goes on with a study of the same name, or replaces it, as the argument if_exists of a search says.
 
 Example:
-    changes = changes_since(study, spec)         # ["search.trials=100"]: what a resume has to change
+    changes = changes_since(study, spec)         # ["search.trials=100"]: the changes that a resume makes
     require_replaceable(study)                   # StudyError if a process may still work on it
     remove_study(study, consent)                 # the study and its own files
 """

@@ -50,7 +50,7 @@ def export(
     needed. The model is then tested and saved first, as `finetune` does.
 
     Args:
-        target: the model; or the name of a study, the result of a search, a finetune or a flow, or a folder
+        target: the model, the name of a study, the result of a search, a finetune or a flow, or a folder
             that `save_pruned` wrote. A module is exported in eval mode and not changed.
         path: the file to write, or the folder for "safetensors". A module needs one. For a study it lies next
             to the saved model by default. An older file is replaced only after the comparison has passed.

@@ -219,7 +219,7 @@ def _finite(records: Sequence[EpochRecord]) -> tuple[Epoch, ...]:
 
 
 def _identity(record: TrialRecord, spec: RunSpec) -> dict[str, Any]:
-    """Return what identifies a finetune. One with the same identity is not repeated."""
+    """Return the values that identify a finetune. One with the same identity is not repeated."""
     return {
         "trial": record.number,
         "finetune": json.loads(json.dumps(dataclasses.asdict(spec.finetune))),  # as it reads back
@@ -269,7 +269,7 @@ def _training(spec: RunSpec, *, is_trained: bool) -> str:
 
 
 def _extra(result: FinetuneResult, run: Run, card: CardFacts) -> dict[str, Any]:
-    """Return what the recipe stores in addition to the plan: origin, dense architecture and scores."""
+    """Return the part of the recipe besides the plan: origin, dense architecture and scores."""
     return {
         "study": result.study,
         "trial": result.trial,

@@ -107,7 +107,7 @@ class Int8Report:
 
     @property
     def rows(self) -> list[list[str]]:
-        """The comparison as texts: [what, float file, int8 file]."""
+        """The comparison as texts: [quantity, float file, int8 file]."""
         return [
             [
                 f"{self.metric} on the validation part",

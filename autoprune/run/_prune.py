@@ -235,7 +235,7 @@ def _report_unread(spec: RunSpec, watch: Watcher) -> None:
     """Report settings that no stage of the flow reads."""
     if "select" not in spec.flow.stages and spec.budget != BudgetSettings():
         watch(
-            Stage('[budget] is set, but flow.stages has no "select": only mask.sparsity says how much goes')
+            Stage('[budget] is set, but flow.stages has no "select": only mask.sparsity limits the model')
         )
     for name, row in STAGES.items():
         for section in row.sections:
@@ -255,7 +255,7 @@ def _report_unread(spec: RunSpec, watch: Watcher) -> None:
 
 
 def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
-    """Check that the model has what the flow needs, and report the stages."""
+    """Check that the model fits the methods of the flow, and report the stages."""
     check_fit(spec, problem.prunable, spec.space)
     cost = problem.dense_cost
     method = "" if spec.flow.method is None else f"{spec.flow.method}: "
@@ -273,7 +273,7 @@ def _finish(run: Run, record: FlowRecord, settings: Mapping[str, Mapping[str, An
 
     Args:
         run: the resolved run.
-        record: what is done so far.
+        record: the stages that are done.
         settings: those of this call. They may differ from the recorded ones in stages that have not begun.
     """
     if record.result is not None:

@@ -41,7 +41,7 @@ class SmokeResult:
 
     @property
     def sentence(self) -> str:
-        """What worked, and that the figures mean nothing."""
+        """The sentence that lists the steps that worked, and warns that the figures mean nothing."""
         images = "all images" if self.samples is None else f"about {self.samples} images of each part"
         return (
             f"The trial run passed in {self.seconds:.0f} s: search, finetune and export to "
@@ -62,7 +62,7 @@ def smoke(config: ConfigSource, *, watch: Watch = True) -> SmokeResult:
             notebook, and None or False shows nothing.
 
     Raises:
-        AutopruneError: what the real search would raise later.
+        AutopruneError: an error that the real search would raise later.
     """
     started = time.perf_counter()
     spec = settle(config)

@@ -132,7 +132,7 @@ def follow(
         study: name of the study.
         storage: URL of its storage.
         interval: seconds between two states.
-        sleep: waits for so many seconds.
+        sleep: waits for a number of seconds.
 
     Raises:
         StudyError: the study does not exist, or it could not be read several times in a row.

@@ -38,7 +38,7 @@ def has_fact(trial: FrozenTrial, name: str) -> bool:
 
 
 def fact_of(trial: FrozenTrial, name: str, default: Any = None) -> Any:
-    """Return what autoprune has stored with a trial under a name.
+    """Return the value that autoprune has stored with a trial under a name.
 
     Facts are system attributes, so that Optuna's dashboard lists the readable user attributes alone. Earlier
     versions stored them as user attributes.

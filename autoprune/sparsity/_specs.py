@@ -33,8 +33,8 @@ class PenaltySpec(Row):
         penalty: gives the penalty's value, a scalar tensor.
         proximal: (scales, learning rate times strength) -> scales after the proximal step, which is taken
             after each optimizer step in place of a gradient, or None for the gradient.
-        needs: what it acts on: the "scales" of BatchNorms, the "weights" of all searchable groups, or the
-            weights of the channels that a "plan" cuts.
+        needs: the tensors that it acts on: the "scales" of BatchNorms, the "weights" of all searchable
+            groups, or the weights of the channels that a "plan" cuts.
     """
 
     penalty: Penalty
@@ -78,4 +78,4 @@ PENALTIES: dict[str, PenaltySpec] = {
         growing, needs="plan", about="a growing l2 penalty on the channels that a plan cuts"
     ),
 }
-"""Name -> penalty. `about` says what it sums."""
+"""Name -> penalty. `about` names the quantity that it sums."""

@@ -138,8 +138,8 @@ class RaceEntry(Strict):
     def failure(self, epochs: int, learning_rate: float | None, race: str) -> StageFailure | None:
         """Return the failure in a stage of a race, or None.
 
-        A dead worker counts in its own race only, but there at each learning rate, about which it says
-        nothing.
+        A dead worker counts in its own race only, but there at each learning rate, because its death
+        depends on none of them.
 
         Args:
             epochs: the epochs after which the stage ends.

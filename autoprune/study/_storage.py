@@ -44,7 +44,7 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
     """Open the storage behind a URL.
 
     Args:
-        url: "sqlite:///path.db", "journal:///path.log" (relative paths; four slashes make them absolute), or
+        url: "sqlite:///path.db", "journal:///path.log" (relative paths, absolute ones with four slashes), or
             any other URL that Optuna and SQLAlchemy accept.
         create: make the file and its folder if they are missing.
 

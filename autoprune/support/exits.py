@@ -19,5 +19,5 @@ def describe_exit(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:  # real-time signals have no names
         return f"killed by signal {-code}"
-    hint = "; out of memory?" if name == "SIGKILL" else ""
+    hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
     return f"killed by {name} (signal {-code}){hint}"

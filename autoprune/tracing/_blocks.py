@@ -252,7 +252,7 @@ def _is_residual(prunable: Prunable, branch: Branch, layers: frozenset[str]) -> 
 
 
 def _tiers(prunable: Prunable, draft: _Draft) -> list[Gives]:
-    """Return what the last stand-in may give, the cheapest first.
+    """Return the possible results of the last stand-in, the cheapest first.
 
     Code that works on the result of a branch needs a tensor. Zeros of the full shape are only possible if the
     sum always has the channels of the source.

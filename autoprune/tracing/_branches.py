@@ -1,4 +1,4 @@
-"""Find the residual branches of a graph: values that only one sum reads, beside a shortcut from their source.
+"""Find the residual branches of a graph: values that only one sum reads, along a shortcut from their source.
 
 Example:
     for branch in branches(captured): ...

@@ -34,7 +34,7 @@ _RESHAPES = _CUTS | {
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand", "repeat", "slice", "narrow")
 }
 _MOST_ATTRIBUTES = 5
-"""Number of attributes with sizes that are tried; all subsets are, so their number doubles with each."""
+"""Number of attributes with sizes that are tried. All subsets are tried, so each one doubles their number."""
 
 Ties = tuple[tuple[LabelVector, LabelVector], ...]
 
@@ -76,7 +76,7 @@ class _Instance:
     entering: tuple[LabelVector, ...]
 
     def followers(self, name: str) -> list[Follower]:
-        """Return the followers that make the attribute follow widths; none if it holds no sizes."""
+        """Return the followers that make the attribute follow widths, or none if it holds no sizes."""
         value = vars(self.module).get(name)
         if type(value) is int:
             found = value > 1 and value in self.sizes

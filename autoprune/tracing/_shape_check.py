@@ -68,7 +68,7 @@ class Fault:
 
     Attributes:
         layer: path of the module with the difference, "" for the model itself, None if it is in no module.
-        progress: how far the check ran, as (stage, operators); larger is further.
+        progress: how far the check ran, as (stage, operators). Larger is further.
         misfits: the groups at fault, or empty if a run failed and they are not known yet.
         error: why the run failed, or "".
     """

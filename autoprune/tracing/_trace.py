@@ -67,7 +67,7 @@ def trace(
         example_inputs: a Tensor, a tuple of inputs, or a dict of keyword inputs, with the batch on axis 0.
             Costs are counted at batch 1 of these sizes.
         frozen: names of modules whose output channels must all be kept.
-        target: path of a submodule, such as "backbone", if only this part of the model shall be narrowed.
+        target: path of a submodule, such as "backbone", to narrow only this part of the model.
             The whole model runs once on the example inputs to get those of the part. Costs are those of the
             part. Plans, proofs and rebuilt models are those of the whole model.
         rebuilt_from: the traced model and the plan from which `model` was rebuilt. Its groups then have the

@@ -90,7 +90,7 @@ def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> E
 
 
 def metric_output(outputs: object) -> Any:
-    """Return what a metric reads of a model's output: its main tensor, or all of it if there is none."""
+    """Return the part of a model's output that a metric reads: its main tensor, or else all of it."""
     found = find_output(outputs)
     return outputs if found is None else found
 

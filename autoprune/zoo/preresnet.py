@@ -17,7 +17,7 @@ _EXPANSION = 4
 
 
 class PreActivation(nn.Module):
-    """BatchNorm and ReLU before each of three convolutions: 1x1, 3x3 and 1x1, beside a shortcut.
+    """BatchNorm and ReLU before each of three convolutions: 1x1, 3x3 and 1x1, parallel to a shortcut.
 
     If the shape changes, the shortcut is a 1x1 projection of the first activations.
     """

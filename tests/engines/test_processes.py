@@ -166,7 +166,7 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -
     records = open_study(url, "toy").records()
     assert [record.state for record in records] == ["failed"]
     assert records[0].failure is not None
-    assert "died 2 times (killed by SIGKILL (signal 9); out of memory?)" in records[0].failure
+    assert "died 2 times (killed by SIGKILL (signal 9), perhaps because memory ran out)" in records[0].failure
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_too_few_trials_are_reported_as_uninformative() -> None:
     generator = np.random.default_rng(3)
     cheap, dear = generator.normal(size=(2, 12)).tolist()
     *_, figures = notes_on(records(cheap, dear))
-    assert figures.endswith("over 12 trials; too few to decide whether it predicts.")
+    assert figures.endswith("over 12 trials, too few to decide whether it predicts.")
     *_, figures = notes_on(records(cheap, cheap))
     assert figures.endswith("over 12 trials.")
 
@@ -125,8 +125,8 @@ def test_pruned_trials_of_a_finished_search_will_not_climb() -> None:
     made = records(rising, rising[:8])
     running = [*made, dataclasses.replace(RECORD, number=12, state="running", scores=())]
     for trials, said in (
-        (made, "4 more have no later score."),
-        (running, "4 more have no later score so far."),
+        (made, "(4 more have no later score)."),
+        (running, "(4 more have no later score so far)."),
     ):
         summary = dataclasses.replace(SUMMARY, records=tuple(trials), agreements=agreements(trials))
         assert any(note.endswith(said) for note in summary_notes(summary))
@@ -136,7 +136,7 @@ def test_with_pruned_trials_the_warning_is_a_doubt_and_a_resume_can_prune_no_mor
     generator = np.random.default_rng(1)
     cheap, dear = generator.normal(size=(2, 30)).tolist()
     *_, figures, warning = notes_on(records(cheap, dear[:20]))
-    assert "over 20 trials; 10 more have no later score" in figures
+    assert "over 20 trials (10 more have no later score)" in figures
     assert warning.startswith(
         f'Warning: "calibrate" may not predict "50 steps": the whole interval of tau is below {PREDICTS}'
     )

@@ -23,7 +23,7 @@ def test_names_the_signal_of_a_real_process(number: signal.Signals) -> None:
     [
         (0, "exit code 0"),
         (3, "exit code 3"),
-        (-9, "killed by SIGKILL (signal 9); out of memory?"),
+        (-9, "killed by SIGKILL (signal 9), perhaps because memory ran out"),
         (-40, "killed by signal 40"),
         (None, "it does not end"),
     ],

@@ -1,6 +1,6 @@
-"""Embedded configs, one TOML file each; `config.load_config("digits")` reads them by name.
+"""Embedded configs, one TOML file each. `config.load_config("digits")` reads them by name.
 
-Before: nothing; after: `config`. Each file shows what a user's own file may hold:
+Each file is also an example of a user's own config:
 
     autoprune search digits
 """

@@ -1,1 +1,1 @@
-"""Presets of [flow], one TOML file for each method; `autoprune methods` lists them."""
+"""Presets of [flow], one TOML file for each method. `autoprune methods` lists them."""

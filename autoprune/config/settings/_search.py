@@ -197,8 +197,8 @@ class RaceSettings:
         entrants: how many of the best trials take part. The trial with one keep ratio and the best warm start
             of each family take part in any case. 1 turns the race off. There is no race either if
             finetune.epochs is 0, if the best trial can be exported as it is scored, without any training, or
-            if there are several objectives or a tolerance: such trials differ in their costs, so the better
-            score of two says nothing.
+            if there are several objectives or a tolerance: such trials differ in their costs, so their scores
+            alone do not rank them.
         learning_rates: further learning rates to try besides finetune.learning_rate. The entrants that are
             left for the stage before the last one train with each of them, and the one with the highest mean
             score is that of all trainings from there on. A schedule of one epoch tries none.

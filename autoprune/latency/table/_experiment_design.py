@@ -33,7 +33,7 @@ _STEPS = (1, 2, 4, 8, 16, 1)
 """Steps of which the levels are odd multiples: odd widths, and the multiples for which kernels are made."""
 
 _STEPPED = (8, 16)
-"""Steps of the candidates with all widths on multiples of one step; `levels` candidates have each."""
+"""Steps of the candidates with all widths on multiples of one step. Each step has `levels` candidates."""
 
 _SHIFT = 0.25
 """Largest change of a width, as a share, to make it a multiple of a step."""

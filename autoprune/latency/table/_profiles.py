@@ -268,4 +268,4 @@ def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]
 
 PROFILERS: dict[str, MakeProfiler] = {"torch": _eager, "onnx": _onnx}
-"""What times operators one by one on the CPU, by the `operators` of a probe."""
+"""{`operators` of a probe: the profiler that times operators one by one on the CPU}."""

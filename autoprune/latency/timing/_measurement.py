@@ -128,7 +128,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]
 
 @functools.cache
 def _rank(count: int) -> int:
-    """Return the rank, from either end, of the values that bound the 95% interval of so many values."""
+    """Return the rank, from either end, of the values that bound the 95% interval of `count` values."""
     from scipy.stats import binom  # takes a while to import
 
     return int(binom.ppf(0.025, count, 0.5))

@@ -57,7 +57,7 @@ class Pace:
         return self._supernet_s(spec, data) + search.trials * self.trial_s(spec, data) / at_once
 
     def race_s(self, spec: RunSpec, data: VisionData, epochs: float) -> float:
-        """Return the seconds of a race whose trainings have so many epochs in sum, at the same speed."""
+        """Return the seconds of a race whose trainings have this many epochs in sum, at the same speed."""
         batch_s = spec.data.batch_size * self.image_s
         step_s = self.step_s + (batch_s if spec.finetune.teacher == "dense" else 0.0)
         return epochs * (len(data.train) * step_s + data.val.samples * self.image_s)

@@ -1,4 +1,4 @@
-"""Joins a resolved run to what the stages of a flow share."""
+"""Makes the workbench that the stages of a flow share from a resolved run."""
 
 from __future__ import annotations
 

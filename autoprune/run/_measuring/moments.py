@@ -222,7 +222,7 @@ def try_repair(moments: StudyMoments, importance: Importance) -> float:
 def _measured_text(measured: Moments, seconds: float) -> str:
     """Return a line that counts the measured layers and names those without moments."""
     words = f"moments: {len(measured.layers)} layers measured in {seconds:.1f} s"
-    return f"{words}; without any: {_listed(measured.left_out)}" if measured.left_out else words
+    return f"{words}, none for {_listed(measured.left_out)}" if measured.left_out else words
 
 
 def _listed(reasons: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ A measurement is valid if the model, the data and all settings that it depends o
 table is not among these: `find_table` checks whether it fits the model and the device.
 
 Example:
-    reused = reuse(run, open_study(storage, "digits"))       # also reports what has to be measured again
+    reused = reuse(run, open_study(storage, "digits"))       # also reports new measurements that are due
     reused.library                                           # None if the earlier study has none
 """
 

@@ -190,7 +190,7 @@ def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
     trials = plan_cuts(rows, possible or asked)
     images = spread_samples(context.run.dense.data.val, most_images)
     together = (
-        "; neighbours are cut together and share their scores: for each alone raise "
+        ". Neighbours are cut together and share their scores. To cut each alone, raise "
         f"search.sensitivity_evaluations to {2 * len(rows) + 1}"
         if any(len(levels) > 1 for levels in trials)
         else ""

@@ -3,7 +3,7 @@
 Example:
     found = propose(Wishes("resnet20", "fashion-mnist", ("flops 50%",), checkpoint="dense.pt"))
     print(found.text)            # TOML with comments
-    print(*found.notes)          # what the model and the data are
+    print(*found.notes)          # on the model and the data
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def propose(wishes: Wishes, *, watch: Watch = True) -> Proposal:
 
     Raises:
         AutopruneError: the model, the data or the budget cannot be used, or do not belong together. The
-            message says how to mend that.
+            message says how to correct that.
     """
     with watching(watch) as show:
         draft = _Draft({name: dict(each) for name, each in wishes.sections().items()})
@@ -210,11 +210,11 @@ def _data_note(data: VisionData) -> str:
 
 
 def _model_note(prunable: Prunable) -> str:
-    """Describe what can be narrowed, what is frozen and why, and whether it has a BatchNorm."""
+    """Describe the groups that can be narrowed, the frozen ones with reasons, and missing BatchNorms."""
     frozen = [group for group in prunable.groups if group.frozen not in (None, OUTPUT)]
     shown = ", ".join(f"{group.name} ({group.frozen})" for group in frozen[:_SHOWN])
     more = f" and {len(frozen) - _SHOWN} more" if len(frozen) > _SHOWN else ""
-    whole = f"; these are frozen: {shown}{more}" if frozen else ""
+    whole = f". Frozen: {shown}{more}" if frozen else ""
     norms = "" if scale_places(prunable.model, prunable) else " It has no BatchNorm in them to recalibrate."
     return (
         f"Model: {type(prunable.model).__name__}, {amount(int(prunable.cost().macs))} MACs, "
@@ -280,4 +280,4 @@ _WHY = {
     "finetune.epochs": "length of the full training of the winner",
     "train.epochs": "length of the training of the dense model",
 }
-"""{key: its comment}, if nothing about this model and these data says more."""
+"""{key: its comment}, unless the model and the data give a more exact one."""

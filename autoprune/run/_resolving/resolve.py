@@ -168,7 +168,7 @@ def trace_run(
 
 
 def _problem_of(prunable: Prunable, spec: RunSpec, predict: LatencyPredictor | None) -> Problem:
-    """Build the problem under the budget, or under none for a flow whose [select] says how much is cut."""
+    """Build the problem under the budget, or under none for a flow whose [select] decides how much is cut."""
     if spec.budget == BudgetSettings() and not spec.moved_costs:
         return build_unlimited_problem(prunable, spec)
     return build_problem(prunable, spec, predict)

@@ -70,7 +70,7 @@ class FoundStudy(NamedTuple):
 
 
 def of_study(study: StudyRef, storage: str | None = None, session: Session | None = None) -> FoundStudy:
-    """Return what a caller's reference to a study stands for.
+    """Find the study that a caller's reference stands for.
 
     Args:
         study: the name of the study, or a result.

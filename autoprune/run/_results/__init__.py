@@ -1,4 +1,4 @@
-"""The results of verbs, and what they leave: folders with model cards, pages, notes and logs of trackers.
+"""The results of verbs, and the files that they write: model cards, pages, notes and logs of trackers.
 
 A result goes on by itself (`result.finetune()`), so these modules call the verbs of run/.
 """

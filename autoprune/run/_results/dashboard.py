@@ -30,7 +30,7 @@ def publish(
 ) -> Path | None:
     """Write the HTML report, and the note and the files that Optuna's dashboard shows.
 
-    What cannot be written is reported as a warning, since the result of the verb is stored already.
+    A file that cannot be written is reported as a warning, since the result of the verb is stored already.
 
     Returns:
         The HTML report, or None if it could not be written.

@@ -161,7 +161,7 @@ class SearchResult(Shown):
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the winner gains over one keep ratio for all groups, or None without a race."""
+        """The gain of the winner over one keep ratio for all groups, or None without a race."""
         return self.summary.verdict
 
     @property

@@ -163,7 +163,7 @@ def bench_notes(bench: Bench) -> list[str]:
 
 
 def method_notes() -> list[str]:
-    """Return lines about each preset of a flow: what it does, its paper, its needs, and its command."""
+    """Return lines about each preset of a flow: its method, its paper, its needs and its command."""
     notes = []
     for preset in presets().values():
         needs = ", ".join(NEEDS[name].about for name in preset.needs) or "any model"

@@ -1,4 +1,4 @@
-"""Logs a study with the trackers of [report], by what the study stores.
+"""Logs a study with the trackers of [report].
 
 All that is logged is read from the study and not from the progress of one process. So a verb that goes on
 with a study logs the trials, curves and results that an earlier one was killed before logging.
@@ -46,7 +46,7 @@ _RUN = "autoprune:tracked"
 
 @contextlib.contextmanager
 def tracking(study: SearchStudy, spec: RunSpec, watch: Watcher, *, curve: str = "") -> Iterator[Watcher]:
-    """Yield a watcher that passes events on, and logs what the study has stored since.
+    """Yield a watcher that passes events on, and logs the entries that the study gets meanwhile.
 
     Args:
         study: the study.
@@ -81,8 +81,8 @@ def tracking(study: SearchStudy, spec: RunSpec, watch: Watcher, *, curve: str = 
 def tracker_files(study: SearchStudy, folder: Path) -> list[Path]:
     """Return the files that trackers keep of a study in its output folder, and folders that are all its own.
 
-    They are the lists of logged events, TensorBoard's files, and the runs of Weights & Biases. What a tracker
-    has sent to a server is not among them.
+    They are the lists of logged events, TensorBoard's files, and the runs of Weights & Biases, without logs
+    on a server.
     """
     run = study.note(_RUN)
     # A received storage may name files elsewhere.
@@ -142,7 +142,7 @@ class _TrackedStudy:
             self.log(_curves)
 
     def log(self, *sources: Any) -> None:
-        """Log what the study holds. If a part of it is damaged, one warning says so."""
+        """Log the entries of the study. If a part of it is damaged, there is one warning."""
         try:
             for source in sources:
                 for event in source(self._study):

@@ -1,7 +1,7 @@
 """The full training of a candidate by the schedule of [finetune], the same in a race and in a finetune.
 
-The state of a training is named by its settings and the candidate's widths, so that a finetune finds what a
-race has trained.
+The state of a training is named by its settings and the candidate's widths, so that a finetune goes on from
+the training of a race.
 
 Example:
     trained = retrain(small, dense, spec, setting, state=training_state(spec, widths), until=5)
