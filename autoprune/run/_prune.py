@@ -234,9 +234,7 @@ def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Wat
 def _report_unread(spec: RunSpec, watch: Watcher) -> None:
     """Report settings that no stage of the flow reads."""
     if "select" not in spec.flow.stages and spec.budget != BudgetSettings():
-        watch(
-            Stage('[budget] is set, but flow.stages has no "select": only mask.sparsity limits the model')
-        )
+        watch(Stage('[budget] is set, but flow.stages has no "select": only mask.sparsity limits the model'))
     for name, row in STAGES.items():
         for section in row.sections:
             if name not in spec.flow.stages and getattr(spec, section) != getattr(RunConfig(), section):
