@@ -43,25 +43,19 @@ class Rung:
     name: str
     steps: int | None = None
     epochs: int | None = None
-    learning_rate: float = 0.02
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ConfigError(f'score.rungs: "{self.name}" has both steps and epochs. Give one of the two.')
         length = self.steps if self.epochs is None else self.epochs
-        if (length is not None and length < 1) or self.learning_rate <= 0:
-            raise ConfigError(
-                f'score.rungs: "{self.name}": got length {length} and learning rate {self.learning_rate:g}, '
-                "expected both to be more than 0."
-            )
+        if length is not None and length < 1:
+            raise ConfigError(f'score.rungs: "{self.name}": got length {length}, expected at least 1.')
 
     def schedule(self, base: Schedule) -> Schedule | None:
-        """Return `base` with this rung's length and learning rate, or None if the rung has no finetune."""
+        """Return `base` with this rung's length, or None if the rung has no finetune."""
         if self.steps is None and self.epochs is None:
             return None
-        return dataclasses.replace(
-            base, steps=self.steps, epochs=self.epochs, learning_rate=self.learning_rate
-        )
+        return dataclasses.replace(base, steps=self.steps, epochs=self.epochs)
 
 
 def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting, *, seed: int) -> None:
@@ -111,7 +105,8 @@ class FinetuneScore:
         task: the loss and the metric.
         setting: how forward and backward passes run.
         rungs: the rungs, from cheap to expensive.
-        schedule: the schedule of the finetunes, of which each rung replaces length and learning rate.
+        schedule: the schedule of the finetunes, of which each rung replaces the length. By default its
+            learning rate is 0.02.
         calibration_batches: number of training batches on which BatchNorm's statistics are measured before
             the first finetune (see `recalibrates`).
         teacher: the model to distill from, or None.
@@ -149,7 +144,7 @@ class FinetuneScore:
         self._task = task
         self._setting = setting
         self._rungs = tuple(rungs)
-        self._schedule = schedule or Schedule(steps=1)
+        self._schedule = schedule or Schedule(steps=1, learning_rate=0.02)
         self._calibration_batches = calibration_batches
         # A copy, because placing it changes device and layout, and the dense model is never changed.
         self._teacher = setting.place(copy.deepcopy(teacher)).eval() if teacher is not None else None

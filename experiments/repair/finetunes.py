@@ -116,7 +116,7 @@ def _by_epochs(model: nn.Module, epochs: int, seed: int, checkpoint: str) -> Non
 def _by_steps(model: nn.Module, steps: int, seed: int, checkpoint: str) -> None:
     """Finetune as a rung does."""
     if steps:
-        learning_rate = context_of(SETUP, seed).run.spec.score.learning_rate
+        learning_rate = context_of(SETUP, seed).run.spec.rung_schedule.learning_rate
         schedule = Schedule(steps=steps, warmup=0.0, learning_rate=learning_rate)
         _fit(model, schedule, seed, None, RUNS / checkpoint)
 

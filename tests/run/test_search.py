@@ -176,10 +176,9 @@ def test_model_and_data_come_together(model: nn.Module) -> None:
 
 
 def test_rungs_are_read_from_words() -> None:
-    rungs = parse_rungs(ScoreSettings(rungs=("calibrate", "50 steps", "1 epoch"), learning_rate=0.3))
+    rungs = parse_rungs(ScoreSettings(rungs=("calibrate", "50 steps", "1 epoch")))
     assert [(rung.steps, rung.epochs) for rung in rungs] == [(None, None), (50, None), (None, 1)]
     assert [rung.name for rung in rungs] == ["calibrate", "50 steps", "1 epoch"]
-    assert rungs[1].learning_rate == 0.3
     for wrong in ("5 stepps", "steps", "0 steps", "-1 epochs", ""):
         with pytest.raises(ConfigError, match=r"score\.rungs"):
             parse_rungs(ScoreSettings(rungs=(wrong,)))

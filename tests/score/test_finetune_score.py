@@ -21,7 +21,7 @@ from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=64)
 SETTING = Setting()
-RUNGS = (Rung("calibrate"), Rung("10 steps", steps=10), Rung("1 epoch", epochs=1, learning_rate=0.01))
+RUNGS = (Rung("calibrate"), Rung("10 steps", steps=10), Rung("1 epoch", epochs=1))
 
 
 def dense_model() -> nn.Module:
@@ -67,8 +67,8 @@ def test_equals_the_same_steps_by_hand() -> None:
     recalibrate(model, DATA.train, 4, SETTING, seed=5)
     expected = [evaluate(model, DATA.val, Task(), SETTING)]
     batches = endless(DATA.train, 5)
-    for index, (steps, rate) in enumerate(((10, 0.02), (len(DATA.train), 0.01)), start=1):
-        schedule = Schedule(steps=steps, learning_rate=rate)
+    for index, steps in enumerate((10, len(DATA.train)), start=1):
+        schedule = Schedule(steps=steps, learning_rate=0.02)
         with seeded(stream_seed(5, index)):
             Trainer(model, schedule, SETTING, Task(), total_steps=steps).run(batches, steps)
         expected.append(evaluate(model, DATA.val, Task(), SETTING))
@@ -147,8 +147,8 @@ def test_a_teacher_changes_the_finetune() -> None:
 
 
 def test_no_rung_runs_before_it_is_requested() -> None:
-    diverging = (Rung("calibrate"), Rung("wild", steps=60, learning_rate=1e30))
-    climbing = scorer(diverging)(HALF, 0)
+    diverging = (Rung("calibrate"), Rung("wild", steps=60))
+    climbing = scorer(diverging, schedule=Schedule(steps=1, learning_rate=1e30))(HALF, 0)
     assert next(climbing).name == "calibrate"
     with pytest.raises(TrialError, match=r"diverged: the loss is (nan|inf) by step .* of 60"):
         next(climbing)
@@ -162,7 +162,7 @@ def test_widths_that_do_not_fit() -> None:
 def test_rungs_are_checked() -> None:
     with pytest.raises(ConfigError, match=r'score.rungs: "both" has both steps and epochs'):
         Rung("both", steps=1, epochs=1)
-    with pytest.raises(ConfigError, match=r'"none": got length 0 and learning rate'):
+    with pytest.raises(ConfigError, match=r'"none": got length 0, expected at least 1'):
         Rung("none", steps=0)
     with pytest.raises(ConfigError, match=r"score.rungs: empty"):
         scorer(())

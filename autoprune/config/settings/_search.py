@@ -170,7 +170,9 @@ class ScoreSettings:
         moment_images: training images from which the moments of the dense model are measured, once a study
             and without labels, for "repair", the warm start "reconstruction" and the criteria that read
             moments.
-        learning_rate: highest learning rate of the finetunes.
+        learning_rate: highest learning rate of the finetunes, by default two fifths of
+            finetune.learning_rate.
+        optimizer: of the finetunes, by default finetune.optimizer.
         teacher: "dense" lets the finetunes follow the outputs of the dense model as well.
         supernet: the training of the weights for the rung "supernet".
     """
@@ -178,7 +180,8 @@ class ScoreSettings:
     rungs: Annotated[Names, Field(min_length=1)] = RUNGS
     calibration_batches: Positive = 20
     moment_images: Positive = 512
-    learning_rate: PositiveFloat = 0.02
+    learning_rate: PositiveFloat | None = None
+    optimizer: Text | None = None
     teacher: Literal["dense", "none"] = "none"
     supernet: SupernetSettings = field(default_factory=SupernetSettings)
 

@@ -67,7 +67,7 @@ UNUSED = (
         f'search.divisor = "{AUTO}" requires it',
     ),
     Unused(
-        ("score.teacher", "score.learning_rate"),
+        ("score.teacher", "score.learning_rate", "score.optimizer"),
         lambda spec: not spec.trains_candidates,
         'no rung of score.rungs trains, as "100 steps" would',
     ),

@@ -45,12 +45,5 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
                 f'{MOST:,} steps or epochs, such as "50 steps".{suggest(name, RUNGS)}'
             )
         length, in_steps = int(found[1]), found[2] == "step"
-        rungs.append(
-            Rung(
-                text,
-                steps=length if in_steps else None,
-                epochs=None if in_steps else length,
-                learning_rate=settings.learning_rate,
-            )
-        )
+        rungs.append(Rung(text, steps=length if in_steps else None, epochs=None if in_steps else length))
     return tuple(rungs)

@@ -37,7 +37,10 @@ from autoprune.score import Rung
 from autoprune.space import SpaceSpec, load_spec
 from autoprune.support.dtypes import DTYPES
 from autoprune.support.userfunction import load_function, path_of
-from autoprune.training import Schedule, Task, make_task
+from autoprune.training import OPTIMIZERS, Schedule, Task, make_task
+
+RATE_DIVISOR = 2.5
+"""Learning rate of the winner's finetune over that of the rungs, which are too short for all of it."""
 
 ConfigSource = RunConfig | str | Path | Mapping[str, Any]
 """A config, the path of a TOML file, the name of an embedded config, or a mapping of sections."""
@@ -148,6 +151,19 @@ class RunSpec(RunConfig):
     def finetune_schedule(self) -> Schedule:
         """The schedule of the winner's finetune, which must have epochs."""
         return schedule_of(self.finetune)
+
+    @cached_property
+    def rung_schedule(self) -> Schedule:
+        """The schedule of the finetunes by which candidates are scored, of one step.
+
+        By default they have the optimiser of the winner's finetune, and a lower learning rate.
+        """
+        score, finetune = self.score, self.finetune
+        optimizer = score.optimizer or finetune.optimizer
+        if optimizer not in OPTIMIZERS:
+            raise ConfigError(unknown("score.optimizer", optimizer, list(OPTIMIZERS)))
+        rate = score.learning_rate or finetune.learning_rate / RATE_DIVISOR
+        return Schedule(steps=1, warmup=0.0, optimizer=optimizer, learning_rate=rate)
 
     @cached_property
     def has_race(self) -> bool:

@@ -59,8 +59,10 @@ def stored_spec(study: SearchStudy) -> RunSpec:
         StudyError: another version of autoprune wrote them, and this one cannot read them.
     """
     try:
-        # Earlier versions held no race, and stored the password of the storage as well.
-        config = {"race": {"entrants": 1}, **study.config}
+        # Earlier versions held no race and one optimiser, and stored the password of the storage as well.
+        config: dict[str, Any] = {"race": {"entrants": 1}, **study.config}
+        if isinstance(config.get("score"), dict):
+            config["score"] = {"optimizer": "sgd", **config["score"]}
         return RunSpec.of(parse_settings(config, where=study.name)).without_password()
     except ConfigError as error:
         raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None

@@ -27,7 +27,6 @@ from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._resolving.study_file import FileNote
 from autoprune.score import FinetuneScore, with_model
 from autoprune.support.userfunction import Imports, current_imports, importing
-from autoprune.training import Schedule
 from autoprune.zoo import checkpoint_hash, load_checkpoint
 
 
@@ -79,7 +78,7 @@ def make_score(
         dense.task,
         setting,
         spec.rungs,
-        schedule=Schedule(steps=1, warmup=0.0),
+        schedule=spec.rung_schedule,
         calibration_batches=spec.score.calibration_batches,
         teacher=dense.model if spec.score.teacher == "dense" else None,
         moments=moments,

@@ -42,6 +42,16 @@ def test_other_settings_are_parsed_afresh() -> None:
     assert spec.with_search(setting="auto").named_setting is None
 
 
+def test_rungs_train_with_the_optimiser_of_the_finetune_at_a_share_of_its_learning_rate() -> None:
+    spec = RunSpec.of({"finetune": {"optimizer": "adamw", "learning_rate": 0.001}})
+    assert (spec.rung_schedule.optimizer, spec.rung_schedule.learning_rate) == ("adamw", 0.0004)
+    assert RunSpec().rung_schedule.learning_rate == 0.02
+    own = RunSpec.of({"score": {"optimizer": "adam", "learning_rate": 0.01}})
+    assert (own.rung_schedule.optimizer, own.rung_schedule.learning_rate) == ("adam", 0.01)
+    with pytest.raises(ConfigError, match=r'score\.optimizer: unknown name "adamm".*"adam"'):
+        _ = RunSpec.of({"score": {"optimizer": "adamm"}}).rung_schedule
+
+
 def test_what_was_parsed_stays_here_as_a_spec_travels() -> None:
     spec = RunSpec.of("digits")
     assert spec.loss_and_metric.metric is spec.loss_and_metric.metric

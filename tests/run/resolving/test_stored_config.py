@@ -25,7 +25,7 @@ from autoprune.run._measuring.warm_starts import enqueue_missing
 from autoprune.run._report import report
 from autoprune.run._resolving.latency import stored_table
 from autoprune.run._resolving.paths import settle
-from autoprune.run._resolving.stored_config import stored_ranking, threads_of
+from autoprune.run._resolving.stored_config import stored_ranking, stored_spec, threads_of
 from autoprune.study import SearchStudy, create_study, open_study
 from autoprune.study._header import HEADER
 from autoprune.support.threads import cpu_threads
@@ -147,6 +147,16 @@ def test_a_damaged_latency_table_is_one_line(tmp_path: Path) -> None:
     study = study_with(tmp_path, latency={"format": 3})
     with pytest.raises(StudyError, match=r"toy: its header is damaged: chosen\.latency: latency table: "):
         stored_table(study)
+
+
+def test_rungs_of_an_earlier_version_go_on_with_sgd(tmp_path: Path) -> None:
+    study = study_with(tmp_path)
+    study.store_config(dataclasses.asdict(settle(load_config("digits", ["finetune.optimizer=adam"]))))
+    assert stored_spec(study).rung_schedule.optimizer == "adam"
+    config = dict(study.config)
+    config["score"] = {key: value for key, value in config["score"].items() if key != "optimizer"}
+    study.store_config(config)
+    assert stored_spec(study).rung_schedule.optimizer == "sgd"
 
 
 @pytest.mark.parametrize(
