@@ -33,7 +33,7 @@ def init(
         typer.Option(
             "--model",
             metavar="NAME|MODULE:FUNCTION",
-            help="Of the zoo, torchvision, timm, or yours.",
+            help="A model of the zoo, torchvision or timm, or your own.",
             autocompletion=complete_model,
         ),
     ] = None,
@@ -42,7 +42,7 @@ def init(
         typer.Option(
             "--data",
             metavar="NAME|FOLDER|MODULE:FUNCTION",
-            help="A data set, a folder, or yours.",
+            help="A data set, a folder of images, or your own.",
             autocompletion=complete_data,
         ),
     ] = None,
@@ -69,10 +69,10 @@ def init(
         ),
     ] = None,
     saw_validation: Annotated[
-        bool, typer.Option("--saw-validation", help="Accept scores on images of the weights' training.")
+        bool, typer.Option("--saw-validation", help="Accept weights that saw the validation images.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Then run the config on a few images.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Try the new config on a few images.")] = False,
 ) -> None:
     """Write a config for a model, data and a budget. It asks for the answers that no option gives."""
     from autoprune import run

@@ -82,10 +82,10 @@ def inspect(
     config: ConfigSource,
     overrides: Overrides = None,
     errors: Annotated[
-        bool, typer.Option("--errors", help="Show the output error of each group by its width instead.")
+        bool, typer.Option("--errors", help="Show the output error of each group at each width.")
     ] = False,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Show the score as each group is cut alone instead.")
+        bool, typer.Option("--sensitivity", help="Cut one group at a time, and show the score.")
     ] = False,
     output: Annotated[
         list[str] | None,
@@ -93,7 +93,7 @@ def inspect(
             "--output",
             "-o",
             metavar="FILE",
-            help="A .png, .svg, .pdf or .csv file of these. May be repeated.",
+            help="Write these to .png, .svg, .pdf or .csv. May be repeated.",
         ),
     ] = None,
     limit: Annotated[
@@ -139,7 +139,7 @@ def export(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="onnx, pt2, safetensors, or folder for all.",
+            help="onnx, pt2, safetensors, or folder for the whole folder.",
             autocompletion=complete_format,
         ),
     ] = "onnx",
@@ -157,7 +157,7 @@ def export(
         typer.Option("--opset", metavar="N", help="Version of ONNX's operators, by default torch's own."),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Write int8 ONNX, and compare its score and time with float's.")
+        bool, typer.Option("--int8", help="Write an int8 ONNX file, and compare it with the float file.")
     ] = False,
     calibration: Annotated[
         str | None,
@@ -174,7 +174,7 @@ def export(
         typer.Option("--reduce-range/--full-range", help="Of --int8: 7-bit weights, for CPUs without VNNI."),
     ] = None,
 ) -> None:
-    """Export the small model to another format. The file is tested to compute the same."""
+    """Export the small model to another format. Its outputs are compared with the model's."""
     from autoprune import run
 
     options = {"calibration": calibration, "images": images, "reduce_range": reduce_range}
@@ -234,9 +234,7 @@ def bench(
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
     tolerance: Annotated[
         float,
-        typer.Option(
-            "--tolerance", metavar="SHARE", help="Half-width of the ratios' intervals to reach: 0.02 is 2%."
-        ),
+        typer.Option("--tolerance", metavar="SHARE", help="Time until ratios are this exact: 0.02 is +-2%."),
     ] = 0.02,
     limit: Annotated[float, typer.Option("--limit", metavar="SECONDS", help="Time limit.")] = 10.0,
     shape: Annotated[

@@ -50,7 +50,7 @@ def search(
         ),
     ] = None,
     storage: Annotated[
-        str | None, typer.Option("--storage", metavar="URL", help="The storage of --from.")
+        str | None, typer.Option("--storage", metavar="URL", help="The storage of the study in --from.")
     ] = None,
     if_exists: IfStudyExists = "error",
     trust: Trust = False,
@@ -136,7 +136,7 @@ def resume(
     overrides: Overrides = None,
     take_over: Annotated[
         bool,
-        typer.Option("--take-over", help="Also run the trials of other hosts, which are gone, again."),
+        typer.Option("--take-over", help="Run again the trials of hosts that are gone."),
     ] = False,
     trust: Trust = False,
     config: OwnConfig = None,
@@ -161,9 +161,9 @@ def watch(
     study: StudyName,
     storage: Storage = None,
     interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", help="Time between two looks.")
+        float, typer.Option("--interval", metavar="SECONDS", help="Time between two updates.")
     ] = 5.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the state once and end.")] = False,
 ) -> None:
     """Follow a search that runs elsewhere. It changes nothing there."""
     from autoprune import run
@@ -211,7 +211,7 @@ def best(
             "--output",
             "-o",
             metavar="FILE",
-            help="A .png, .svg, .pdf or .csv file of these. May be repeated.",
+            help="Write these to .png, .svg, .pdf or .csv. May be repeated.",
         ),
     ] = None,
     trust: Trust = False,

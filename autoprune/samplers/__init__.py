@@ -75,7 +75,7 @@ SAMPLERS: dict[str, SamplerSpec] = {
         make_evolution,
         check=check_rates,
         reads=("search.evolution",),
-        about="regularised evolution, bred as [search.evolution] says: suits thousands of trials",
+        about="regularised evolution, with the rates of [search.evolution]: suits thousands of trials",
     ),
     "ddpg": SamplerSpec(
         make_ddpg, about="the actor-critic of AMC, which chooses one keep ratio after the other"
