@@ -126,6 +126,13 @@ def test_the_map_of_rooms_for_contributors_is_the_arrows() -> None:
     assert "\n".join(lines) in page, "\n".join(lines)
 
 
+def test_every_room_is_described_for_contributors() -> None:
+    page = (PACKAGE.parent / ".github" / "CONTRIBUTING.md").read_text("utf-8")
+    rows = page.partition("| room | content |")[2].partition("\n\n")[0].splitlines()[2:]
+    described = {name.strip() for row in rows for name in row.split("|")[1].split(",")}
+    assert described == {name.partition("._")[0] for name in ARROWS}
+
+
 def test_every_file_opens_with_a_docstring() -> None:
     bare = [str(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
     assert not bare

@@ -135,6 +135,7 @@ def tensor_sizes(
     for position, group in enumerate(groups):
         for member in group.members:
             here = narrowed.setdefault((member.parameter, member.axis), [])
+            # After a flatten, for example, a channel has several positions on an axis, and counts that often.
             here.append((position, member.index.shape[1]))
     for name, tensor in named_tensors(model):
         if id(tensor) not in own:

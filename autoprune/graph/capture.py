@@ -225,6 +225,7 @@ def inputs_of_part(model: nn.Module, inputs: object, target: str) -> ExampleInpu
         )
     part = model.get_submodule(target)
     found: list[ExampleInputs] = []
+    # Number of open calls of the part. A module of the part that runs while it is 0 was called from outside.
     inside = 0
 
     def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
@@ -284,7 +285,7 @@ def _inline_regions(graph_module: GraphModule) -> None:
             outputs = graph.graph_copy(region.graph, dict(zip(placeholders, inputs, strict=True)))
         if not isinstance(outputs, tuple | list):
             raise TypeError(f"{node.name}: an autocast region gives {type(outputs).__name__}")
-        for item in list(node.users):
+        for item in list(node.users):  # each is a getitem, because a region gives a tuple
             position = item.args[1]
             value = outputs[position] if isinstance(position, int) else None
             if not isinstance(value, Node):

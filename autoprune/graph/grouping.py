@@ -142,6 +142,7 @@ def _number(
         family_of[family] = number
     places = _places(listed, family_of, len(families))
     leads = [_lead(model, listed, family) for family in places]
+    # In the order of the model's parameters, whatever the order in which the forward pass uses them.
     order = sorted(range(len(families)), key=lambda number: leads[number])
     group_of = np.full(count, -1, np.int64)
     channel_of = np.full(count, -1, np.int64)
@@ -154,6 +155,7 @@ def _number(
         lead = listed[leads[number]]
         channels = _channels_in_order(lead, family_of, number)
         if wanted[number]:
+            # A rebuilt model keeps the channel order of its dense model, so that plans of both compose.
             channels = channels[np.argsort(inherited[1][channels], kind="stable")]
         group_of[channels] = len(groups)
         channel_of[channels] = np.arange(len(channels))

@@ -70,6 +70,7 @@ def _graph_of(prunable: Prunable) -> _Graph:
             ]
             vertex = (place, node.name)
             sources = list(_sources(place, inputs, origin))
+            # An operator such as a ReLU is no vertex, because it joins no tensors. Its source stands for it.
             if not axes and len(sources) == 1:
                 origin[vertex] = sources[0]
                 continue

@@ -131,6 +131,7 @@ class MaskRule:
             scores = spec.scores(self.score, ScoreInput(model, weights, data, loss))
         if self.units.two_of_four:
             return Masks({name: two_of_four(score) for name, score in scores.items() if name in weights})
+        # Scores are 0 or more, so weights that are masked already rank last.
         for name, mask in (before or {}).items():
             if name in scores:
                 scores[name] = scores[name].masked_fill(~mask.to(scores[name].device), -1)

@@ -79,6 +79,7 @@ def activation(given: ScoreInput) -> dict[str, Tensor]:
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            # Counted from the end, so that images without a batch axis are read correctly too.
             axis = -1 if isinstance(module, nn.Linear) else 1 - given.weights[name].ndim
             channels = inputs[0].detach().movedim(axis, -1).flatten(0, -2)
             squares[name] = squares.get(name, 0) + channels.double().square().sum(0)

@@ -85,6 +85,7 @@ def repair_closed(
                 continue
             norm, bias = norm_of(model, name, followers), bias_of(model, name)
             cut = cut_of(dense[name].shape, axes, layer.groups, transposed=layer.transposed)
+            # If a grouped layer loses whole groups, the others still read all their inputs, and need no fit.
             if len(cut.kept) < layer.mean.shape[1]:
                 order = ranked_inputs(prunable, plan, name, layer)
                 narrowed = _Narrowed(

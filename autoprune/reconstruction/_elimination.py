@@ -144,6 +144,7 @@ class _State:
 
     def costs(self) -> NDArray[np.float64]:
         """Return the error [width] that the removal of each channel adds: infinity for removed ones."""
+        # Of a channel with inputs B: trace(W_B^T ((H^-1)_BB)^-1 W_B), with the moment H and the weight W.
         weights = self._weight.view(-1, self._size, self._weight.shape[1])
         if self._size == 1:
             added = weights.square().sum(dim=(1, 2)) / self._blocks.flatten()
@@ -159,6 +160,8 @@ class _State:
         """Remove one channel and refit the weights of the others."""
         place = int(np.searchsorted(self._channels, channel))
         start, stop = place * self._size, (place + 1) * self._size
+        # Without B, the inverse is H^-1 - (H^-1)_:B ((H^-1)_BB)^-1 (H^-1)_B:. The stored one still lacks the
+        # collected products, so the column is brought up to date first.
         column = self._inverse[:, start:stop].clone()
         for earlier, solved in zip(self._columns, self._solved, strict=True):
             column -= earlier @ solved[start:stop].T
@@ -167,6 +170,7 @@ class _State:
         shape = (-1, self._size, self._size)
         self._blocks -= column.view(shape) @ solved.view(shape).mT
         self._alive[channel] = False
+        # A removed block is near singular, and `costs` solves with all blocks at once.
         self._blocks[place] = torch.eye(self._size, dtype=column.dtype)
         self._columns.append(column)
         self._solved.append(solved)

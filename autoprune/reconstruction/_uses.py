@@ -75,6 +75,8 @@ def cut_of(shape: torch.Size, axes: Axes, groups: int, *, transposed: bool) -> C
     """
     kept = {axis: torch.from_numpy(positions) for axis, positions in axes.items()}
     if transposed:
+        # The weight is [inputs of all groups, outputs of one group, ...]. All groups that are left keep the
+        # same inputs within the group, so those of the first stand for all.
         inputs = shape[0] // groups
         channels = kept.get(0, torch.arange(shape[0]))
         alive = torch.unique(channels // inputs)
@@ -120,6 +122,7 @@ def _reads(prunable: Prunable, name: str, axes: Axes) -> bool:
 def _uses(prunable: Prunable) -> dict[str, _Use]:
     """Return how the graph in eval mode uses each parameter or buffer that it reads."""
     states = prunable.captured.states
+    # The states that a node is computed from, or None if an input of the model is among its sources.
     behind: dict[Node, frozenset[str] | None] = {}
     found: dict[str, _Use] = {}
     for node in prunable.captured.nodes:

@@ -123,6 +123,7 @@ def _table(costs: Sequence[IntArray], values: Sequence[FloatArray]) -> list[IntA
         picks.append(totals.argmax(axis=0))
         best = totals[picks[-1], capacities]
     chosen: list[IntArray] = []
+    # Backwards, because each choice leaves its own capacity to the variables before it.
     for cost, pick in zip(reversed(costs), reversed(picks), strict=True):
         chosen.append(pick[capacities].astype(np.int64))
         capacities = capacities - cost[chosen[-1]]

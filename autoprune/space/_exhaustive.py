@@ -64,6 +64,7 @@ def best_plan(ladder: Ladder, values: Sequence[FloatArray], known: IntArray, lim
         worth = (worth[:, None] + values[variable]).flatten()
         frontier = np.repeat(frontier, len(choices), axis=0)
         frontier[:, variable] = np.tile(choices, len(frontier) // len(choices))
+        # Open variables at their highest levels bound the value, and at their smallest the cost.
         promising = worth + tops[order[position + 1 :]].sum() > total
         frontier, worth = frontier[promising], worth[promising]
         fits = ladder.usage(frontier) <= 1.0

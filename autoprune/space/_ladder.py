@@ -47,6 +47,7 @@ class Ladder:
         self.full = full
         self._columns = np.concatenate([row.columns for row in rows])
         self._variable = np.repeat(np.arange(len(rows)), [len(row.columns) for row in rows])
+        # Tables of all variables in one array each, so that the widths of many candidates are one lookup.
         tables = [row.widths[:, g] for row in rows for g in range(len(row.columns))]
         self._offset = np.cumsum([0, *(len(table) for table in tables[:-1])])
         self._table = np.concatenate(tables)

@@ -167,6 +167,7 @@ def _smallest(scales: NDArray[np.float64], free: NDArray[np.bool_], share: float
     if not 0 <= share < 1:
         raise PlanError(f"share: got {share}, expected the share of channels to cut, in [0, 1).")
     count = round(share * len(scales))
+    # A stable sort, reversed: of equal scales the last goes first, so the plans of growing shares are nested.
     order = [each for each in np.argsort(-scales, kind="stable")[::-1] if free[each]]
     if count > len(order):
         raise PlanError(

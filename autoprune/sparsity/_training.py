@@ -146,6 +146,7 @@ class _Training:
             checkpoint=checkpoint,
             pth=pth,
         )
+        # Groups and costs depend on shapes alone, so the trace of the dense model serves the trained one.
         model.to(next(self.prunable.model.parameters()).device).eval()
         trained = dataclasses.replace(self.prunable, model=model)
         return Sparsified(trained, strength, result, hook.history)

@@ -210,10 +210,12 @@ def _draft(called: _CalledModules, branches: tuple[Branch, ...], layers: frozens
     in_tops = {node for top in tops for node in called.nodes[top]}
     costly = {node for node in nodes if node.name in layers}
     tensors = called.modules.tensors(tops)
+    # A layer outside of the replaced modules would still be computed after the drop.
     if not tops or tensors is None or not costly <= in_tops:
         return None
-    if called.graph.reads(tensors) - nodes:
+    if called.graph.reads(tensors) - nodes:  # code outside of the branches shares these weights
         return None
+    # The operators after the stand-ins must turn zeros into zeros, so that the sum is the shortcut alone.
     results = [branch.sum.args[branch.operand] for branch in branches]
     if not all(_is_zero(result, in_tops) for result in results):
         return None

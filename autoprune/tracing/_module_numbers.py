@@ -109,6 +109,7 @@ def proposals(prunable: Prunable, path: str) -> Iterator[Proposal]:
         return
     attributes = [name for name in vars(lead.module) if lead.followers(name)][:_MOST_ATTRIBUTES]
     yield from _combined(instances, attributes, ())
+    # Arrays cannot be keys, so their ids are. The values keep the arrays alive, and with them the ids unique.
     tried: dict[tuple[tuple[int, int], ...], Ties] = {(): ()}
     for ties in _tie_sets(instances, lead):
         key = tuple((id(first), id(second)) for first, second in ties)

@@ -362,7 +362,7 @@ def _groups_at_fault(
     """Return the groups on the nodes that can be narrowed, or on the nearest node before them with any."""
     queue = list(nodes)
     seen = set(queue)
-    for node in queue:
+    for node in queue:  # it grows meanwhile: a search through the graph, the nearest nodes first
         queue.extend(before for before in node.all_input_nodes if before not in seen)
         seen.update(node.all_input_nodes)
         value = prunable.values.get(node.name, [])

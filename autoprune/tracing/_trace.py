@@ -116,13 +116,14 @@ def _trace(
     tie_modules(model, axes, store)
     terms: list[MacTerm] = []
     values = propagate(evaluated, axes, store, terms)
-    if trained is not None:
+    if trained is not None:  # ties of layers that run in training alone, without MACs of their own
         propagate(trained, axes, store, None)
     _freeze_named(model, axes, store, frozen)
     lineage = None if rebuilt_from is None else lineage_of(*rebuilt_from, model)
     if lineage is not None:
         lineage.tie(axes, store)
     _freeze_shared(model, axes, store, target)
+    # From here on labels are only frozen. Groups and shapes are made from them again after each freeze.
     unused = _unused(model, evaluated, trained)
     draft = _Draft(
         model, inputs, evaluated, axes, store, terms, values, unused, trained, lineage, target=target

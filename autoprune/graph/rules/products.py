@@ -100,6 +100,7 @@ def einsum(op: OpContext) -> Value:
         return op.output(contract(op, (operands[0],), (subscripts[0],), out))
     done, letters = operands[0], subscripts[0]
     for place in range(1, len(operands)):
+        # As torch does, sum the letters here that neither the output nor a later operand reads.
         later = set(out).union(*subscripts[place + 1 :])
         kept = "".join(letter for letter in dict.fromkeys(letters + subscripts[place]) if letter in later)
         kept = out if place == len(operands) - 1 else kept

@@ -188,6 +188,8 @@ def make_operators(observed: Sequence[Sequence[Call]], sizes: Observations) -> O
     for same in zip(*observed, strict=True):
         call = same[0]
         found = [sizes.find(values) for values in zip(*(each.numbers for each in same), strict=True)]
+        # Calls without sizes of their own, such as activations, join the contraction before them, and one
+        # surface is fitted to their sum.
         if not drafts or call.contracts or not drafts[-1].takes(found):
             layer = next(iter(call.weights.values()), "").removesuffix(".weight")
             drafts.append(_Draft(layer or f"{call.name} {len(drafts)}", _leading(call, found)))

@@ -80,7 +80,7 @@ class Surface:
             np.minimum(low + 1, len(self.knots[0]) - 1),
             np.minimum(below + 1, len(self.knots[1]) - 1),
         )
-        grid = self.ms
+        grid = self.ms  # interpolated between the four knots around each size
         lower = (1 - part) * grid[first, second, low, below] + part * grid[first, second, low, above]
         upper = (1 - part) * grid[first, second, high, below] + part * grid[first, second, high, above]
         return np.asarray((1 - share) * lower + share * upper)
