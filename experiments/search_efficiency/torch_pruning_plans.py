@@ -39,10 +39,21 @@ def pruned(dense: nn.Module, example: Tensor, name: str, load: Callable[[nn.Modu
     Returns:
         The largest model within the budget among those of the ratios that bisection tries.
     """
-    return largest_within(lambda kept: _prune(dense, example, name, 1 - kept), load)
+    return largest_within(lambda kept: prune(dense, example, name, kept), load)
 
 
-def _prune(dense: nn.Module, example: Tensor, name: str, ratio: float) -> nn.Module:
+def prune(
+    dense: nn.Module, example: Tensor, name: str, kept: float, round_to: int | None = None
+) -> nn.Module:
+    """Prune a copy of the dense model.
+
+    Args:
+        dense: the model.
+        example: an input.
+        name: of IMPORTANCES, or ISOMORPHIC.
+        kept: share of the channels that stay.
+        round_to: widths are multiples of it.
+    """
     model = copy.deepcopy(dense).eval()
     head = next(module for module in reversed(list(model.modules())) if isinstance(module, nn.Linear))
     with warnings.catch_warnings(action="ignore"):
@@ -52,7 +63,8 @@ def _prune(dense: nn.Module, example: Tensor, name: str, ratio: float) -> nn.Mod
             importance=IMPORTANCES.get(name, IMPORTANCES["tp-group"])(),
             global_pruning=True,
             isomorphic=name == ISOMORPHIC,
-            pruning_ratio=ratio,
+            pruning_ratio=1 - kept,
+            round_to=round_to,
             ignored_layers=[head],
         )
         pruner.step()
