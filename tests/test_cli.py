@@ -443,7 +443,7 @@ def test_the_main_job_from_search_to_export(workplace: Path, whole: str) -> None
 
     code, out, err = run_here("export", "whole", "--dense", "-o", "dense.onnx", cwd=workplace)
     assert code == 0, err
-    assert re.search(r"Wrote dense\.onnx \(onnx, opset \d+\); largest difference to PyTorch", out)
+    assert re.search(r"Wrote dense\.onnx \(onnx, opset \d+\), largest difference to PyTorch", out)
     assert_refused(
         run_here("export", "whole", "--dense", "--format", "safetensors", cwd=workplace),
         "--dense: --format safetensors. Name a study, and one of onnx, pt2",

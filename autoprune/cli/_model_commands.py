@@ -201,7 +201,7 @@ def export(
         )
     kind = report.format if report.opset is None else f"{report.format}, opset {report.opset}"
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
-    show(report, notes=lambda: [f"Wrote {report.path} ({kind}); {difference}."])
+    show(report, notes=lambda: [f"Wrote {report.path} ({kind}), {difference}."])
 
 
 def _export_int8(target: str, **given: Any) -> None:

@@ -97,7 +97,9 @@ def guide(
 
     if output.json:
         if topic != "json":
-            raise ConfigError("--json: of the guide, only the page json has a document: its JSON Schema.")
+            raise ConfigError(
+                "--json: got another page than json, the only one with a document, which is its JSON Schema."
+            )
         from autoprune.cli._documents import schema
 
         return write_json(schema())

@@ -131,7 +131,7 @@ CRITERIA: dict[str, CriterionSpec] = {
         obs,
         needs="moments",
         reads=_MOMENTS,
-        about="how much worse the layers that read it do without it, after a refit",
+        about="the error that the layers which read it have without it, after a refit",
     ),
 }
 """{name: criterion}. `about` is the quantity by which a channel is ranked."""

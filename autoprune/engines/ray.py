@@ -218,9 +218,9 @@ def _tell_idle_gpus(workers: Workers, device: str) -> None:
     gpus = known.get("GPU", 0)
     if gpus and workers.gpus != 0 and not device.startswith("cuda"):
         _log.warning(
-            'search.device: trials compute on "%s", and the GPUs of the Ray cluster (%g) stay idle: "auto" '
-            "goes by the machine that begins the search. Begin one on a machine with a GPU, or set "
-            "search.ray.gpus_per_trial = 0 if that is meant",
+            'search.device: trials compute on "%s", and the GPUs of the Ray cluster (%g) stay unused: "auto" '
+            "looks at the machine that begins the search. Begin one on a machine with a GPU, or set "
+            "search.ray.gpus_per_trial = 0 if trials need no GPU",
             device,
             gpus,
         )
@@ -270,7 +270,7 @@ def _settled(runner: Runner, workers: Workers) -> Workers:
         return settled
     wanted = (
         f"{cpus:g} CPUs and {share:g} GPUs a trial, which no machine that Ray sees has. "
-        f"To ask for less: autoprune resume {runner.study.name} ... --set search.ray.gpus_per_trial=..."
+        f"To request less: autoprune resume {runner.study.name} ... --set search.ray.gpus_per_trial=..."
     )
     if workers.cluster is None:
         raise ConfigError(f"search.ray.gpus_per_trial: {wanted}")

@@ -316,9 +316,9 @@ def missing_values(model: nn.Module) -> str:
     """Return advice on the first parameter or buffer that has no values, "" if all have values."""
     for name, tensor in named_tensors(model):
         if is_lazy(tensor):
-            return f"{name} is lazy, it has no shape yet. Run the model on one batch first."
+            return f"{name} is lazy and has no shape yet. Run the model on one batch first."
         if tensor.is_meta:
-            return f"{name} is on the meta device, it has no values. Make it on the CPU."
+            return f"{name} is on the meta device and has no values. Make it on the CPU."
     return ""
 
 

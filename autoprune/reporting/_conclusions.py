@@ -59,7 +59,9 @@ def _about_rungs(summary: StudySummary) -> list[str]:
     below = [found for found in summary.agreements if found.upper == last and not found.is_constant]
     if len(below) > 1:
         best = max(below, key=lambda found: found.tau)
-        notes.append(f'"{best.lower}" predicted "{last}" best of the cheaper rungs, with tau {best.tau:.2f}.')
+        notes.append(
+            f'Of the cheaper rungs, "{best.lower}" predicted "{last}" best, with tau {best.tau:.2f}.'
+        )
     race = None if summary.race is None else race_agreement(summary.race, summary.records)
     if race is not None and not race.is_constant:
         low, high = race.tau_interval

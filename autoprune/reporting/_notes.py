@@ -35,7 +35,7 @@ def summary_notes(summary: StudySummary) -> list[str]:
     if any(record.error is not None for record in summary.records):
         notes.append(
             "± is the standard error of a score, since the validation images are a sample. All trials are "
-            "scored on the same images, so a difference of two scores errs less."
+            "scored on the same images, so the difference of two scores has a smaller error."
         )
     notes += tolerance_notes(summary)
     if summary.front:

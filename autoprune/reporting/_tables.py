@@ -68,7 +68,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 
 def race_table(summary: StudySummary) -> Table:
     """Return a table of the race, the winner first: the score of every entrant after each stage."""
-    table = plain_table(f"Race of {summary.study}: {summary.metric} after so many epochs")
+    table = plain_table(f"Race of {summary.study}: {summary.metric} by epochs of training")
     ends = [] if summary.race is None else summary.race.result.ends
     for column in ("trial", *map(str, ends)):
         table.add_column(column, justify="right", no_wrap=True)

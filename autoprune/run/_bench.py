@@ -285,7 +285,7 @@ def _sizes(
     first = found[0][0]
     if first and first[0] != batch:
         raise ConfigError(
-            f"{path}: its batch is {first[0]}, expected {batch}: all models run at the batch of --batch, of "
+            f"{path}: its batch is {first[0]}, expected {batch}. All models run at the batch of --batch, of "
             "--shape or of the first file that fixes one. Export it again, or leave it out."
         )
     return found

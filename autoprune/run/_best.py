@@ -102,7 +102,7 @@ def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: St
         cost = _cost(smallest, limit)
         if math.isinf(cost):
             name = limit.key.name
-            return f"this search neither limited nor minimised {name}: {limit.key.option} cannot be judged."
+            return f"this search neither limited nor minimised {name}, so {limit.key.option} picks no trial."
         share = f"{cost / summary.dense_costs[limit.key.cost]:.1%}, " if limit.whole else ""
         if _is_filled(summary, limit.key.cost, cost) and cost > limit.most:
             objectives = f'search.objectives = ["score", "{limit.key.name}"]'

@@ -249,7 +249,7 @@ def _difference(prunable: Prunable, plan: Plan) -> Fault | None:
     if len(dense_nodes) != len(small_nodes):
         last = dense_nodes[min(len(dense_nodes), len(small_nodes)) - 1]
         misfits = _groups_at_fault(
-            prunable, [last], f"{layer_of(last)}: how many operators run depends on the width"
+            prunable, [last], f"{layer_of(last)}: the number of its operators depends on the width"
         )
         return Fault(_path(last), (_COMPARED, len(dense_nodes)), tuple(misfits))
     return _changed_numbers(prunable, plan, list(zip(dense_nodes, small_nodes, strict=True)))

@@ -120,7 +120,7 @@ def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
         raise CheckpointError(f"{where} is {odd}, expected a plain tensor of {own.dtype}. {advice}")
     if tensor.shape != own.shape:
         raise CheckpointError(
-            f"{where} is {tuple(tensor.shape)}, the model's is {tuple(own.shape)}. Check the number of "
+            f"{where} is {tuple(tensor.shape)}, but {tuple(own.shape)} in the model. Check the number of "
             f"classes and input channels.{_hint(tensor, own)}"
         )
     if _kind(tensor.dtype) != _kind(own.dtype) and not where.endswith(COUNTER):

@@ -148,7 +148,7 @@ def test_the_schema_is_printed_and_other_pages_have_none(capsys: pytest.CaptureF
     assert (code, json.loads(out)) == (0, json.loads(schema()))
     code, out, err = typed(capsys, "guide", "start", "--json")
     assert (code, out) == (2, "")
-    assert err.startswith("autoprune: --json: of the guide, only the page json")
+    assert err.startswith("autoprune: --json: got another page than json, the only one")
 
 
 def test_a_second_command_in_one_process_has_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def test_the_report_ends_with_the_verdict_after_what_else_was_found() -> None:
         importances={"b": 0.7, "a": 0.3},
     )
     *_, rung, race_note, trials, groups, verdict = summary_notes(summary)
-    assert rung == '"25 steps" predicted "75 steps" best of the cheaper rungs, with tau 1.00.'
+    assert rung == 'Of the cheaper rungs, "25 steps" predicted "75 steps" best, with tau 1.00.'
     assert race_note.startswith('"75 steps" predicted the race after 1 epoch with tau 0.74 (')
     assert trials.startswith("4 of the 12 trials would have been enough")
     assert groups.endswith(": b (70%), a (30%).")

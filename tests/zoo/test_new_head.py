@@ -100,7 +100,7 @@ def test_another_layer_of_another_shape_is_still_refused(tmp_path: Path) -> None
     theirs, model = pooled_convolution(9), pooled_convolution(4).eval()
     theirs.stem = nn.Conv2d(1, 6, 1)
     torch.save(theirs.state_dict(), tmp_path / "grey.pt")
-    with pytest.raises(CheckpointError, match=r"stem\.weight is \(6, 1, 1, 1\), the model's is \(6, 3, 1"):
+    with pytest.raises(CheckpointError, match=r"stem\.weight is \(6, 1, 1, 1\), but \(6, 3, 1"):
         load_checkpoint(model, tmp_path / "grey.pt", lambda: find_heads(model, IMAGE))
 
 

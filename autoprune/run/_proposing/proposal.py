@@ -184,7 +184,7 @@ def _judge(draft: _Draft, dense: Dense, wishes: Wishes) -> None:
     except DataError as error:
         if wishes.saw_validation:
             why = (
-                "scores on images that the weights may have been trained on are accepted: they read too high"
+                "scores on images that the weights may have been trained on are accepted, and may be too high"
             )
             draft.set("data.checkpoint_saw_validation", True, why)
         elif not draft.spec.train.when_missing:

@@ -67,7 +67,7 @@ def require_free(folder: Path, source: Path, *, is_whole: bool) -> None:
         for path in (folder / WEIGHTS, *(derived_files(folder) if is_whole else ())):
             if path.exists() or path.is_symlink():
                 raise ExportError(
-                    f"--output: {path} exists, and no {RECIPE} there says that autoprune wrote it. Name "
+                    f"--output: {path} exists, and autoprune did not write it (no {RECIPE} next to it). Name "
                     "another folder, or remove the file."
                 ) from None
         return

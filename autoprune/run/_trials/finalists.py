@@ -97,7 +97,7 @@ def _report_finalists(
         run.watch(
             Stage(
                 f"none of the {len(timed)} best trials is within budget.latency = {run.spec.budget.latency}. "
-                f"The fastest takes {_words(fastest)}. Set the limit a little lower: predictions err."
+                f"The fastest takes {_words(fastest)}. Set the limit a little lower: predictions have errors."
             )
         )
 
