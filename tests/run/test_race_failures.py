@@ -62,9 +62,9 @@ class Scripted:
         """Run the race, which compares these learning rates with that of [finetune]."""
         race = dataclasses.replace(self.spec.race, learning_rates=rates)
         spec = dataclasses.replace(self.spec, race=race)
-        run_race(
-            cast(Run, SimpleNamespace(spec=spec, setting=Setting(), watch=silent)), self.study, self.made
-        )
+        dense = SimpleNamespace(data=SimpleNamespace(train=range(10)))
+        parts = SimpleNamespace(spec=spec, setting=Setting(), watch=silent, dense=dense)
+        run_race(cast(Run, parts), self.study, self.made)
         found = self.study.race()
         assert found is not None
         return found

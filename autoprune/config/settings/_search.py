@@ -22,7 +22,16 @@ from autoprune.config.settings._values import (
     Workers,
 )
 
-WARM_STARTS = ("uniform", "reconstruction", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
+WARM_STARTS = (
+    "uniform",
+    "reconstruction",
+    "isomorphic",
+    "taylor-knapsack",
+    "sensitivity",
+    "taylor",
+    "l1",
+    "bn",
+)
 """The heuristics that a search tries first by default, the most promising ones first."""
 
 RUNGS = ("repair", "25 steps", "75 steps")
@@ -194,7 +203,8 @@ class RaceSettings:
     train for a sixteenth of its epochs. The best quarter of them goes on to a quarter of the epochs, and the
     best one to the end. The trial with one keep ratio for all groups always trains to the end, as a
     yardstick. After each stage a copy of each entrant is scored whose learning rate has fallen to 0 over a
-    quarter as many steps.
+    quarter as many steps. The entrants with the best mean rank over the scores so far go on, the last one of
+    the rungs included. The ranks of a score weigh as much as the steps of its training.
 
     Attributes:
         entrants: how many of the best trials take part. The trial with one keep ratio and the best warm start

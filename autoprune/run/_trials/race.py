@@ -27,6 +27,7 @@ from autoprune.run._trials.race_plan import (
     race_epochs,
     stage_ends,
     survivors,
+    trained_steps,
     uniform_of,
 )
 from autoprune.run._trials.race_trainer import StageScore
@@ -145,7 +146,8 @@ class _Race:
             if stage > 0:
                 to_come = len(self._ends) - 1 - stage
                 scores = self._so_far(racing, self._ends[:stage])
-                racing = survivors(scores, places(others, to_come), uniform=self._uniform)
+                steps = trained_steps(self._run.spec, self._ends[:stage], len(self._run.dense.data.train))
+                racing = survivors(scores, steps, places(others, to_come), uniform=self._uniform)
             self._stage = end
             # The jobs of one learning rate after those of another: an engine knows jobs by their trials.
             for rate in self._rates if end == self._compared else (self._rate,):

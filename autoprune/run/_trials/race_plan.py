@@ -2,12 +2,14 @@
 
 Example:
     stage_ends(20)                                                    # (1, 5, 20)
-    survivors({3: (0.5, 0.91), 7: (0.6, 0.93), 0: (0.7, 0.9)}, 1, uniform=0)       # [7, 0]
+    scores = {3: (0.5, 0.91), 7: (0.6, 0.93), 0: (0.7, 0.9)}          # after 100 and after 390 steps
+    survivors(scores, (100, 390), 1, uniform=0)                       # [7, 0]
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -71,26 +73,43 @@ def places(entrants: int, stages_left: int) -> int:
     return math.ceil(entrants / FACTOR)
 
 
-def survivors(scores: Mapping[int, Sequence[float]], count: int, *, uniform: int | None) -> list[int]:
+def survivors(
+    scores: Mapping[int, Sequence[float]], steps: Sequence[float], count: int, *, uniform: int | None
+) -> list[int]:
     """Return the trials that go on: the best `count`, and uniform.
 
-    The order is that of the mean rank over all scores so far, since each of them is noisy. Of equal ranks the
-    last score counts, then the earlier trial.
+    The order is that of the mean rank over all scores so far, since each of them is noisy. The ranks of a
+    score weigh as much as the steps of its training, because longer trainings predict better: on a small data
+    set the rungs train longer than the first stage. Of equal ranks the last score counts, then the earlier
+    trial.
 
     Args:
         scores: {trial: its scores after the last rung and after each stage}.
+        steps: length of the training before each score.
         count: how many go on in addition to uniform.
         uniform: number of the trial with one keep ratio for all groups, or None if it does not take part.
     """
     others = [number for number in scores if number != uniform]
     columns = zip(*(scores[number] for number in others), strict=True)
     ranks = [rankdata([-score for score in column]) for column in columns]
+    weighted = [sum(map(operator.mul, steps, places)) for places in zip(*ranks, strict=True)]
     order = {
-        number: (sum(column[place] for column in ranks), -scores[number][-1], number)
-        for place, number in enumerate(others)
+        number: (rank, -scores[number][-1], number) for number, rank in zip(others, weighted, strict=True)
     }
     best = sorted(others, key=order.__getitem__)[:count]
     return best if uniform is None or uniform not in scores else [*best, uniform]
+
+
+def trained_steps(spec: RunSpec, ends: Iterable[int], per_epoch: int) -> list[float]:
+    """Return the steps that an entrant has trained at the last rung, and at the end of each stage.
+
+    Args:
+        spec: the settings.
+        ends: the epochs after which the stages end.
+        per_epoch: batches of an epoch.
+    """
+    on_rungs = sum((rung.steps or 0) + (rung.epochs or 0) * per_epoch for rung in spec.rungs)
+    return [on_rungs, *((1 + COOL_DOWN) * end * per_epoch for end in ends)]
 
 
 def race_epochs(epochs: int, entrants: int, *, uniform: bool, rates: int = 1) -> float:

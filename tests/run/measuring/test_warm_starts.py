@@ -412,4 +412,4 @@ def test_a_death_before_all_are_queued_loses_none(
     assert not again, "nothing is measured again"
     assert list(map(comparable, resumed.summary.records)) == list(map(comparable, uninterrupted))
     origins = [record.origin for record in resumed.summary.records]
-    assert origins == ["uniform", "reconstruction", "taylor-knapsack", *["sampler"] * 6]
+    assert origins == ["uniform", "reconstruction", "isomorphic", *["sampler"] * 6]

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from autoprune.config.rungs import RungScore
-from autoprune.config.settings import RaceSettings
+from autoprune.config.settings import RaceSettings, ScoreSettings
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._trials.race_plan import (
     choose_entrants,
@@ -17,6 +17,7 @@ from autoprune.run._trials.race_plan import (
     race_epochs,
     stage_ends,
     survivors,
+    trained_steps,
     uniform_of,
 )
 from autoprune.run._trials.retraining import COOL_DOWN
@@ -34,12 +35,26 @@ def test_stages_end_after_a_sixteenth_and_a_quarter(epochs: int, ends: tuple[int
 
 def test_those_of_the_best_mean_rank_go_on_and_uniform_always_does() -> None:
     scores = {0: (0.1, 0.1), 3: (0.5, 0.9), 4: (0.6, 0.7), 7: (0.7, 0.8), 8: (0.4, 0.4)}
-    assert survivors(scores, 2, uniform=0) == [7, 3, 0], "equal ranks of 7 and 3 are 1 + 2 and 3 + 1"
-    assert survivors(scores, 2, uniform=3) == [7, 4, 3]
-    assert survivors(scores, 1, uniform=None) == [7]
-    assert survivors(scores, 1, uniform=5) == [7], "uniform diverged, or did not enter"
-    assert survivors({0: (0.5,)}, 1, uniform=0) == [0]
-    assert survivors({4: (0.2, 0.3), 3: (0.3, 0.2), 2: (0.2, 0.3)}, 2, uniform=None) == [2, 4]
+    steps = (40, 40)
+    assert survivors(scores, steps, 2, uniform=0) == [7, 3, 0], "equal ranks of 7 and 3 are 1 + 2 and 3 + 1"
+    assert survivors(scores, steps, 2, uniform=3) == [7, 4, 3]
+    assert survivors(scores, steps, 1, uniform=None) == [7]
+    assert survivors(scores, steps, 1, uniform=5) == [7], "uniform diverged, or did not enter"
+    assert survivors({0: (0.5,)}, (40,), 1, uniform=0) == [0]
+    assert survivors({4: (0.2, 0.3), 3: (0.3, 0.2), 2: (0.2, 0.3)}, steps, 2, uniform=None) == [2, 4]
+
+
+def test_the_score_of_a_longer_training_weighs_more() -> None:
+    scores = {1: (0.9, 0.5), 2: (0.8, 0.6), 3: (0.5, 0.9)}
+    assert survivors(scores, (100, 50), 1, uniform=None) == [1], "ranks 1 and 3, 2 and 2, 3 and 1"
+    assert survivors(scores, (50, 100), 1, uniform=None) == [3]
+    assert survivors(scores, (0, 100), 3, uniform=None) == [3, 2, 1], "a rung that trains nothing"
+
+
+def test_an_entrant_has_trained_on_the_rungs_and_in_the_stages() -> None:
+    spec = dataclasses.replace(RunSpec(), score=ScoreSettings(rungs=("repair", "25 steps", "2 epochs")))
+    assert trained_steps(spec, (1, 5), 40) == [25 + 2 * 40, 1.25 * 40, 1.25 * 5 * 40]
+    assert trained_steps(RunSpec.of({"score": {"rungs": ["repair"]}}), (), 40) == [0]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 15, 20, 90])
@@ -51,7 +66,7 @@ def test_the_epochs_of_a_race_are_those_of_its_stages(epochs: int, uniform: bool
         if stage:
             scores = {each: (float(each),) for each in racing}
             count = places(len(trained) - uniform, len(stage_ends(epochs)) - 1 - stage)
-            racing = survivors(scores, count, uniform=number)
+            racing = survivors(scores, (1,), count, uniform=number)
         trained.update(dict.fromkeys(racing, float(end)))
         cooled += COOL_DOWN * end * len(racing) if end < epochs else 0
     found = race_epochs(epochs, 10 - uniform, uniform=uniform)
