@@ -200,7 +200,7 @@ class RaceSettings:
     """The race at the end of a search: the full training of its best trials, in which the weaker ones stop.
 
     The trainings follow [finetune], so that the winner is trained fully when the search ends. All entrants
-    train for a sixteenth of its epochs. The best quarter of them goes on to a quarter of the epochs, and the
+    train for a sixteenth of its epochs. The best half of them goes on to a quarter of the epochs, and the
     best one to the end. The trial with one keep ratio for all groups always trains to the end, as a
     yardstick. After each stage a copy of each entrant is scored whose learning rate has fallen to 0 over a
     quarter as many steps. The entrants with the best mean rank over the scores so far go on, the last one of

@@ -22,7 +22,7 @@ from autoprune.run._trials.retraining import COOL_DOWN
 from autoprune.study import SearchStudy, TrialRecord
 
 FACTOR = 4
-"""Each stage has so many times the epochs of the one before, and so many times fewer entrants."""
+"""Each stage has so many times the epochs of the one before."""
 
 STAGES = 3
 
@@ -68,9 +68,7 @@ def places(entrants: int, stages_left: int) -> int:
         entrants: number at the start of the race, without uniform.
         stages_left: number of stages after this one.
     """
-    if stages_left == 0:
-        return 1
-    return math.ceil(entrants / FACTOR)
+    return 1 if stages_left == 0 else math.ceil(entrants / 2)
 
 
 def survivors(
