@@ -37,6 +37,7 @@ STARTS = {
     "l1-recalibrated": ("l1", None),
     "obs-sequential": ("obs", "sequential"),
     "obs-closed": ("obs", "closed"),
+    "l1-closed": ("l1", "closed"),
     "l1-sequential": ("l1", "sequential"),
     "obs-recalibrated": ("obs", None),
 }

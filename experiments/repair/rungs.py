@@ -15,6 +15,7 @@ import argparse
 import functools
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,16 +42,33 @@ SEQUENTIAL = "sequential repair"
 """No rung of a search: the candidate after a sequential repair."""
 
 FINETUNES = ("25 steps", "75 steps")
+
+
+class Ladder(NamedTuple):
+    """The rungs that a candidate climbs.
+
+    Attributes:
+        criterion: that chooses the channels.
+        rungs: their names.
+        learning_rate: highest one of the finetunes.
+    """
+
+    criterion: str
+    rungs: tuple[str, ...]
+    learning_rate: float = 0.02
+
+
 LADDERS = {
-    "obs-repair": ("obs", ("repair", *FINETUNES)),
-    "obs-sequential": ("obs", (SEQUENTIAL,)),
-    "l1-calibrate": ("l1", ("calibrate",)),
-    "l1-repair": ("l1", ("repair",)),
-    "l1-sequential": ("l1", (SEQUENTIAL,)),
-    "lasso-repair": ("lasso", ("repair",)),
-    "obs-calibrate": ("obs", ("calibrate",)),
+    "obs-repair": Ladder("obs", ("repair", *FINETUNES)),
+    "obs-sequential": Ladder("obs", (SEQUENTIAL,)),
+    "l1-calibrate": Ladder("l1", ("calibrate",)),
+    "l1-repair": Ladder("l1", ("repair",)),
+    "l1-sequential": Ladder("l1", (SEQUENTIAL,)),
+    "lasso-repair": Ladder("lasso", ("repair",)),
+    "obs-calibrate": Ladder("obs", ("calibrate",)),
+    "l1-finetunes-0.02": Ladder("l1", ("repair", *FINETUNES)),
+    "l1-finetunes-0.05": Ladder("l1", ("repair", *FINETUNES), 0.05),
 }
-"""{name: (criterion, rungs)}."""
 
 
 def main() -> None:
@@ -80,7 +98,7 @@ def main() -> None:
 
 def climb(setup: str, ladder: str, number: int, widths: str) -> list[dict[str, object]]:
     """Score one candidate on all rungs of a ladder, and return a row for each."""
-    criterion, names = LADDERS[ladder]
+    criterion, names, rate = LADDERS[ladder]
     context = context_of(setup, SEED)
     kept = widths_of(setup, SEED, widths)
     if names == (SEQUENTIAL,):
@@ -91,7 +109,7 @@ def climb(setup: str, ladder: str, number: int, widths: str) -> list[dict[str, o
         context.run.dense.data,
         context.run.dense.task,
         SETTING,
-        parse_rungs(ScoreSettings(rungs=names)),
+        parse_rungs(ScoreSettings(rungs=names, learning_rate=rate)),
         schedule=Schedule(steps=1, warmup=0.0),
         moments=measured(setup),
     )
