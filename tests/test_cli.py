@@ -392,12 +392,16 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.parametrize("moment", ["engine processes", "trial   0"])
 @pytest.mark.parametrize("then", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_process_is_left_of_an_interrupted_search(
     workplace: Path, tmp_path: Path, then: signal.Signals, moment: str
 ) -> None:
-    """Workers that compute, and workers that are still importing."""
+    """Workers that compute, and workers that are still importing.
+
+    Under load either takes minutes, so only pytest's time limit ends the waits.
+    """
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
     engine = ("search.engine=processes", "search.workers=2", "search.trials=50")
     process = start("search", "digits", *sets(checkpoint, *engine), cwd=tmp_path)
@@ -407,17 +411,15 @@ def test_no_process_is_left_of_an_interrupted_search(
         printed += line
         if moment in line:
             break
-    deadline = time.monotonic() + 60
     while len(started := descendants(process.pid)) < 3:  # two workers and Python's resource tracker
-        assert time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.01)
     if then in (signal.SIGINT, signal.SIGHUP):  # as a terminal sends it: to every process of the group
         for pid in started:
             os.kill(pid, then)
     process.send_signal(then)
-    printed += process.communicate(timeout=60)[0]
+    printed += process.communicate()[0]
     while any(is_running(pid) for pid in started):
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     if then != signal.SIGKILL:  # a half-started worker of a killed search may complain
         assert "Traceback" not in printed

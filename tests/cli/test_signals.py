@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
@@ -17,15 +16,9 @@ from autoprune.cli._resumable import resumable, same_command
 from autoprune.cli._signals import Terminated, caught_signals
 from autoprune.errors import StudyError
 
+pytestmark = pytest.mark.usefixtures("hang_ups")
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@pytest.fixture(autouse=True)
-def _no_nohup() -> Iterator[None]:
-    """Give a hang-up its usual effect, even if the tests run under nohup, which ignores it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(
