@@ -170,6 +170,14 @@ class Unfit(nn.Module):
         return self.conv(x)  # type: ignore[no-any-return]  # modules return Any
 
 
+def lending() -> nn.Module:
+    """A net that holds the first layer of its block too."""
+    block = Inverted()
+    net = Net(block)
+    net.lent = block.block[0]
+    return net
+
+
 def tokens() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.Flatten(2), _Transpose())
 
@@ -239,6 +247,16 @@ BLOCK_CASES: dict[str, BlockCase] = {
         lambda: Net(Called(Inverted())),
         image(),
         {"blocks.0.block.block:branch": (("blocks.0.block.block.0",), ("blocks.0.block.block",))},
+    ),
+    "lending": BlockCase(
+        lending,
+        image(),
+        {
+            "blocks.0.block:branch": (
+                ("blocks.0.block.0",),
+                ("blocks.0.block.0", "lent", *(f"blocks.0.block.{place}" for place in range(1, 5))),
+            )
+        },
     ),
     "read_elsewhere": BlockCase(lambda: Net(ReadElsewhere()), image(), {}),
     "functional": BlockCase(lambda: Net(Unfit("functional")), image(), {}),

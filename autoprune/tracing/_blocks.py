@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 from torch import nn
@@ -77,6 +78,16 @@ class _Modules:
         self.at = {path: module for module, paths in self.paths.items() for path in paths}
         self.first = first_names(model)
 
+    @cached_property
+    def lending(self) -> set[nn.Module]:
+        """The modules with layers inside that have another path outside, where they would stay."""
+        found: set[nn.Module] = set()
+        for module, paths in self.paths.items():
+            if len(paths) > 1 and next(named_tensors(module), None) is not None:
+                around = [{self.at[outer] for outer in _outers(path)} for path in paths]
+                found |= around[0].union(*around) - around[0].intersection(*around)
+        return found
+
     def holders(self) -> dict[str, set[nn.Module]]:
         """Return {first name of a tensor: the modules that hold it}."""
         found: dict[str, set[nn.Module]] = {}
@@ -116,11 +127,15 @@ class _CalledModules:
         return all(self.nodes.get(each, set()) <= nodes for each in module.modules())
 
     def tops(self, nodes: frozenset[Node]) -> dict[nn.Module, Node]:
-        """Return the outermost modules whose calls made only nodes among these, each with its last node."""
+        """Return the outermost modules that can be replaced, each with its last node.
+
+        Their calls made only nodes among these, and no module outside holds their layers.
+        """
         found: dict[nn.Module, Node] = {}
         for node in self.graph.calls:
             if node in nodes:
-                top = next((each for each in self.chains[node] if self.inside(each, nodes)), None)
+                own = (each for each in self.chains[node] if each not in self.modules.lending)
+                top = next((each for each in own if self.inside(each, nodes)), None)
                 if top is not None:
                     found.pop(top, None)
                     found[top] = node
@@ -284,6 +299,11 @@ def _names(modules: _Modules, drafts: Sequence[_Draft]) -> list[str]:
         for holder, paths in zip(holders, first, strict=True)
     ]
     return [f"{name}{SUFFIX}" for name in names]
+
+
+def _outers(path: str) -> Iterator[str]:
+    """Iterate over the paths of a module and of those around it, but for the model."""
+    return accumulate(path.split("."), "{}.{}".format)
 
 
 def _common(paths: Sequence[str]) -> str:
