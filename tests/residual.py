@@ -178,6 +178,18 @@ def lending() -> nn.Module:
     return net
 
 
+class Lent(nn.Module):
+    """A block whose two parts hold the same layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Conv2d(8, 8, 1)
+        self.first, self.second = nn.Sequential(shared, nn.ReLU()), nn.Sequential(shared, nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x))  # type: ignore[no-any-return]  # modules return Any
+
+
 def tokens() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.Flatten(2), _Transpose())
 
@@ -257,6 +269,9 @@ BLOCK_CASES: dict[str, BlockCase] = {
                 ("blocks.0.block.0", "lent", *(f"blocks.0.block.{place}" for place in range(1, 5))),
             )
         },
+    ),
+    "lent": BlockCase(
+        lambda: Net(Lent()), image(), {"blocks.0:branch": ((), ("blocks.0.first", "blocks.0.second"))}
     ),
     "read_elsewhere": BlockCase(lambda: Net(ReadElsewhere()), image(), {}),
     "functional": BlockCase(lambda: Net(Unfit("functional")), image(), {}),

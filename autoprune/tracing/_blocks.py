@@ -88,6 +88,16 @@ class _Modules:
                 found |= around[0].union(*around) - around[0].intersection(*around)
         return found
 
+    def hold_alone(self, tops: Iterable[nn.Module]) -> bool:
+        """Return whether all paths of the layers in some modules lie in these modules."""
+        inner = {module for top in tops for module in top.modules()}
+        own = {path for top in tops for path in self.paths[top]}
+        return all(
+            not own.isdisjoint(_outers(path)) or next(named_tensors(module), None) is None
+            for module in inner
+            for path in self.paths[module]
+        )
+
     def holders(self) -> dict[str, set[nn.Module]]:
         """Return {first name of a tensor: the modules that hold it}."""
         found: dict[str, set[nn.Module]] = {}
@@ -131,10 +141,14 @@ class _CalledModules:
 
         Their calls made only nodes among these, and no module outside holds their layers.
         """
+        found = self._outermost(nodes, set())
+        return found if self.modules.hold_alone(found) else self._outermost(nodes, self.modules.lending)
+
+    def _outermost(self, nodes: frozenset[Node], barred: set[nn.Module]) -> dict[nn.Module, Node]:
         found: dict[nn.Module, Node] = {}
         for node in self.graph.calls:
             if node in nodes:
-                own = (each for each in self.chains[node] if each not in self.modules.lending)
+                own = (each for each in self.chains[node] if each not in barred)
                 top = next((each for each in own if self.inside(each, nodes)), None)
                 if top is not None:
                     found.pop(top, None)
