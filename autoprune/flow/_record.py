@@ -44,6 +44,9 @@ _FREE = (
 )
 """Sections and keys that do not change a result, or whose content is compared instead."""
 
+_OF_A_SEARCH = ("score.learning_rate", "score.optimizer", "search.warm_starts", "race")
+"""Sections and keys that a flow reads only if it selects by a search."""
+
 
 class StageEntry(Strict):
     """A stage that is done.
@@ -238,8 +241,9 @@ def to_values(config: RunConfig) -> dict[str, Any]:
 
 def _compared(config: Mapping[str, Any], without: Iterable[str]) -> dict[str, Any]:
     """Return {key: value} of settings, without those of _FREE and of some sections and keys."""
-    free = tuple(f"{each}." for each in (*_FREE, *without))
     values = dict([*_leaves(to_values(RunConfig())), *_leaves(config)])
+    unread = () if values["select.by"] == "search" else _OF_A_SEARCH
+    free = tuple(f"{each}." for each in (*_FREE, *unread, *without))
     return {key: value for key, value in values.items() if not f"{key}.".startswith(free)}
 
 

@@ -33,8 +33,14 @@ from autoprune.run._trials.retraining import training_state
 from autoprune.study import SearchStudy, delete_study
 from autoprune.support.leases import this_process
 
-_MEASURED = ("search.divisor", "search.setting", "search.storage")
-"""Keys whose stored values a search may have measured or hidden."""
+_CHOSEN = (
+    "search.divisor",
+    "search.setting",
+    "search.storage",
+    "score.learning_rate",
+    "score.optimizer",
+)
+"""Keys whose stored values a search may have measured, derived from others or hidden."""
 
 
 def changes_since(study: SearchStudy, spec: RunSpec) -> list[str]:
@@ -48,7 +54,7 @@ def changes_since(study: SearchStudy, spec: RunSpec) -> list[str]:
         StudyError: a setting differs that cannot change during a study.
     """
     before, now = dict(_keys(to_values(stored_spec(study)))), dict(_keys(to_values(spec)))
-    differing = [key for key in now if now[key] != before.get(key) and not _is_measured(key, now[key])]
+    differing = [key for key in now if now[key] != before.get(key) and not _is_chosen(key, now[key])]
     fixed = [key for key in differing if key not in CHANGEABLE and not key.startswith("finetune.")]
     if fixed and not is_sparsified(spec):  # a sparsified study names the sparse model as its own
         key = fixed[0]
@@ -62,8 +68,8 @@ def changes_since(study: SearchStudy, spec: RunSpec) -> list[str]:
     return [f"{key}={'none' if now[key] is None else json.dumps(now[key])}" for key in changed]
 
 
-def _is_measured(key: str, value: Any) -> bool:
-    return key in _MEASURED and (value in (None, AUTO) or key == "search.storage")
+def _is_chosen(key: str, value: Any) -> bool:
+    return key in _CHOSEN and (value in (None, AUTO) or key == "search.storage")
 
 
 def _keys(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:

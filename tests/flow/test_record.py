@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from autoprune.config import load_config
+from autoprune.config.settings import RunConfig
+from autoprune.errors import StudyError
 from autoprune.flow import FlowRecord
-from autoprune.flow._record import Measured
+from autoprune.flow._record import Measured, to_values
 
+MEASURED: dict[str, Any] = {
+    "setting": {},
+    "divisor": 1,
+    "latency": None,
+    "step_ms": 1.0,
+    "score": 1.0,
+    "cost": {},
+}
 STAGES = ["sparsify", "mypkg.stages:half"]
 
 
 def test_only_the_files_of_its_own_stages_are_cleared(tmp_path: Path) -> None:
-    measured = Measured(setting={}, divisor=1, latency=None, step_ms=1.0, score=1.0, cost={})
-    record = FlowRecord(tmp_path, {}, {"flow": {"stages": STAGES}}, measured)
+    record = FlowRecord(tmp_path, {}, {"flow": {"stages": STAGES}}, Measured(**MEASURED))
     record.save()
     folders = ["1-sparsify", "2-mypkg.stages.half"]
     files = ["model.safetensors", "recipe.json", "1-sparsify.training", "1-sparsify-strength-2.training"]
@@ -26,3 +39,15 @@ def test_only_the_files_of_its_own_stages_are_cleared(tmp_path: Path) -> None:
         (tmp_path / name).write_text("text")
     record.clear()
     assert {path.name for path in tmp_path.iterdir()} == {*other_folders, *other_files}
+
+
+def test_settings_of_a_search_count_only_if_a_flow_selects_by_one(tmp_path: Path) -> None:
+    earlier = load_config(
+        {"score": {"learning_rate": 0.02, "optimizer": "sgd"}, "search": {"warm_starts": []}}
+    )
+    FlowRecord(tmp_path, {}, to_values(earlier), Measured(**MEASURED)).require(RunConfig())
+    select = {"select": {"by": "search"}}
+    with pytest.raises(StudyError, match=r"half done with score\.learning_rate = 0\.02, now None"):
+        FlowRecord(tmp_path, {}, {**to_values(earlier), **select}, Measured(**MEASURED)).require(
+            load_config(select)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import subprocess
 import sys
@@ -12,16 +13,19 @@ import optuna
 import pytest
 
 import autoprune
+from autoprune.config import load_config
 from autoprune.errors import ConfigError, StudyError
 from autoprune.exporting import update_extra
 from autoprune.run import SearchResult
 from autoprune.run._checks.trust import consent_of
-from autoprune.run._existing_study import remove_study
+from autoprune.run._existing_study import changes_since, remove_study
+from autoprune.run._resolving.paths import settle
 from autoprune.run._results.dashboard import dashboard_files
 from autoprune.run._results.tracking import tracker_files
-from autoprune.study import open_study
+from autoprune.study import create_study, open_study
 from autoprune.study._race import LEASE
 from autoprune.support.leases import Lease, _started
+from tests.engines.toy import FACTS
 from tests.own_rows import tiny_search
 
 STORAGE = "sqlite:///own.db"
@@ -52,6 +56,17 @@ def test_a_study_is_resumed_with_more_trials_but_not_with_another_budget(searche
         again(searched, "resume", "30%")
     with pytest.raises(ConfigError, match=r'if_exists: unknown action "replace"'):
         again(searched, "replace")
+
+
+def test_rungs_keep_the_recipe_of_the_study_if_the_finetune_changes(tmp_path: Path) -> None:
+    spec = settle(load_config("digits"))
+    config = dataclasses.asdict(spec.with_rung_recipe())
+    study = create_study(f"journal:///{tmp_path}/study.log", "toy", config=config, identity={}, facts=FACTS)
+    assert changes_since(study, spec) == []
+    changes = ["finetune.learning_rate=0.1", 'finetune.optimizer="adam"']
+    assert changes_since(study, settle(load_config("digits", changes))) == changes
+    with pytest.raises(StudyError, match=r"has score\.optimizer = 'sgd', now 'adam': a resume cannot change"):
+        changes_since(study, settle(load_config("digits", ["score.optimizer=adam"])))
 
 
 def test_a_replaced_study_loses_its_own_files_and_no_others(searched: SearchResult) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from autoprune.config.settings import ModelSettings, ScoreSettings
+from autoprune.config.settings import ModelSettings
 from autoprune.errors import ConfigError, StudyError, reason_of, shortened, shown_url, suggest
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
 from autoprune.study import file_of, is_in_memory, names_in_file, require_url
@@ -33,7 +33,7 @@ _LONGEST_URL = 4096
 
 
 def settle(config: ConfigSource, *, named: bool = True, trained_head: bool = True) -> RunSpec:
-    """Fill in the study's name, storage, checkpoint, output folder and rung recipe, and make paths absolute.
+    """Fill in the study's name, its storage, the checkpoint and the output folder, and make paths absolute.
 
     Args:
         config: the config. It may be settled already.
@@ -64,7 +64,6 @@ def settle(config: ConfigSource, *, named: bool = True, trained_head: bool = Tru
             space=_checked_path("search.space", search.space),
             storage=absolute_storage(search.storage or f"{RUNS}/{study}.db"),
         ),
-        score=_settle_score(spec),
         mask=dataclasses.replace(spec.mask, file=_checked_path("mask.file", spec.mask.file)),
         latency=dataclasses.replace(spec.latency, table=_checked_path("latency.table", spec.latency.table)),
         output=dataclasses.replace(
@@ -95,14 +94,6 @@ def _settle_model(spec: RunSpec, *, trained_head: bool) -> ModelSettings:
     elif has_no_weights:
         checkpoint = f"{RUNS}/{_label(spec)}.safetensors"
     return dataclasses.replace(model, checkpoint=_checked_path("model.checkpoint", checkpoint))
-
-
-def _settle_score(spec: RunSpec) -> ScoreSettings:
-    """Return [score] with the recipe of the rungs, since [finetune] may change when a search resumes."""
-    if not spec.trains_candidates:
-        return spec.score
-    schedule = spec.rung_schedule
-    return dataclasses.replace(spec.score, learning_rate=schedule.learning_rate, optimizer=schedule.optimizer)
 
 
 def _label(spec: RunSpec) -> str:

@@ -161,8 +161,9 @@ class RunSpec(RunConfig):
         score, finetune = self.score, self.finetune
         optimizer = score.optimizer or finetune.optimizer
         if optimizer not in OPTIMIZERS:
-            raise ConfigError(unknown("score.optimizer", optimizer, list(OPTIMIZERS)))
-        rate = score.learning_rate or finetune.learning_rate / RATE_DIVISOR
+            key = "finetune.optimizer" if score.optimizer is None else "score.optimizer"
+            raise ConfigError(unknown(key, optimizer, list(OPTIMIZERS)))
+        rate = score.learning_rate or float(f"{finetune.learning_rate / RATE_DIVISOR:.6g}")
         return Schedule(steps=1, warmup=0.0, optimizer=optimizer, learning_rate=rate)
 
     @cached_property
@@ -246,6 +247,21 @@ class RunSpec(RunConfig):
     def with_search(self, **settings: Any) -> RunSpec:
         """Return a copy with other settings in [search]."""
         return dataclasses.replace(self, search=dataclasses.replace(self.search, **settings))
+
+    def with_rung_recipe(self) -> RunSpec:
+        """Return a copy that names the recipe of its rungs, for a study whose [finetune] may change later."""
+        if not self.trains_candidates:
+            return self
+        rate, optimizer = self.rung_schedule.learning_rate, self.rung_schedule.optimizer
+        return dataclasses.replace(
+            self, score=dataclasses.replace(self.score, learning_rate=rate, optimizer=optimizer)
+        )
+
+    def without_rung_recipe(self) -> RunSpec:
+        """Return a copy whose rungs follow [finetune], if their recipe is the one that follows from it."""
+        score = dataclasses.replace(self.score, learning_rate=None, optimizer=None)
+        free = dataclasses.replace(self, score=score)
+        return free if free.rung_schedule == self.rung_schedule else self
 
     def with_learning_rate(self, learning_rate: float | None) -> RunSpec:
         """Return a copy with another learning rate in [finetune], or the same settings for None."""

@@ -164,7 +164,7 @@ def derived_spec(study: SearchStudy, overrides: Sequence[str] = ()) -> RunSpec:
         ConfigError: an override has a wrong value.
         StudyError: the settings of the study cannot be read.
     """
-    spec = stored_spec(study)
+    spec = stored_spec(study).without_rung_recipe()
     setting = read_setting(study.facts.setting, where=f"{study.name}: its header is damaged: setting")
     storage = None if file_of(study.url) is not None or is_in_memory(study.url) else study.url
     fresh = spec.with_search(study=None, storage=storage, setting=setting.label)

@@ -70,7 +70,7 @@ def make_study(
         study = create_study(
             storage,
             str(run.spec.search.study),
-            config=dataclasses.asdict(run.spec),
+            config=dataclasses.asdict(run.spec.with_rung_recipe()),
             identity=identify(run),
             facts=facts,
             objectives=(SCORE, *run.spec.objectives),

@@ -2,17 +2,17 @@
 
 Example:
     stage_ends(20)                                                    # (1, 5, 20)
-    scores = {3: (0.5, 0.91), 7: (0.6, 0.93), 0: (0.7, 0.9)}          # after 100 and after 390 steps
-    survivors(scores, (100, 390), 1, uniform=0)                       # [7, 0]
+    scores = {3: (0.5, 0.91), 7: (0.6, 0.93), 0: (0.7, 0.9)}
+    survivors(scores, (100, 195), 1, uniform=0)                       # [7, 0]
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from scipy.stats import rankdata
 
 from autoprune.run._measuring.heuristics import family_of
@@ -88,12 +88,9 @@ def survivors(
         uniform: number of the trial with one keep ratio for all groups, or None if it does not take part.
     """
     others = [number for number in scores if number != uniform]
-    columns = zip(*(scores[number] for number in others), strict=True)
-    ranks = [rankdata([-score for score in column]) for column in columns]
-    weighted = [sum(map(operator.mul, steps, places)) for places in zip(*ranks, strict=True)]
-    order = {
-        number: (rank, -scores[number][-1], number) for number, rank in zip(others, weighted, strict=True)
-    }
+    so_far = np.array([scores[number] for number in others]).reshape(len(others), len(steps))
+    ranks = rankdata(-so_far, axis=0) @ np.array(steps)
+    order = {number: (rank, -scores[number][-1], number) for number, rank in zip(others, ranks, strict=True)}
     best = sorted(others, key=order.__getitem__)[:count]
     return best if uniform is None or uniform not in scores else [*best, uniform]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sqlite3
 from pathlib import Path
@@ -35,15 +34,6 @@ def test_everything_gets_a_name_under_runs(tmp_path: Path, monkeypatch: pytest.M
     assert config.output.folder == f"{tmp_path}/runs/resnet20-digits-flops50"
     assert config.model.checkpoint == f"{tmp_path}/runs/resnet20-digits.safetensors"
     assert settle(config) == config
-
-
-def test_the_recipe_of_the_rungs_is_kept_when_the_finetune_changes() -> None:
-    spec = settle(load_config("digits", ["finetune.learning_rate=0.1", "finetune.optimizer=adam"]))
-    assert (spec.score.optimizer, spec.score.learning_rate) == ("adam", 0.04)
-    other = dataclasses.replace(spec, finetune=dataclasses.replace(spec.finetune, learning_rate=0.5))
-    assert settle(other).rung_schedule == spec.rung_schedule
-    untrained = settle(load_config("digits", ["score.rungs=['repair']"]))
-    assert (untrained.score.optimizer, untrained.score.learning_rate) == (None, None), "nothing reads them"
 
 
 def test_settled_paths_do_not_depend_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

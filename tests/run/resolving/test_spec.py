@@ -50,6 +50,19 @@ def test_rungs_train_with_the_optimiser_of_the_finetune_at_a_share_of_its_learni
     assert (own.rung_schedule.optimizer, own.rung_schedule.learning_rate) == ("adam", 0.01)
     with pytest.raises(ConfigError, match=r'score\.optimizer: unknown name "adamm".*"adam"'):
         _ = RunSpec.of({"score": {"optimizer": "adamm"}}).rung_schedule
+    with pytest.raises(ConfigError, match=r'finetune\.optimizer: unknown name "adm"'):
+        _ = RunSpec.of({"finetune": {"optimizer": "adm"}}).rung_schedule
+
+
+def test_a_study_names_the_recipe_of_its_rungs_since_its_finetune_may_change() -> None:
+    spec = RunSpec.of({"finetune": {"optimizer": "adam", "learning_rate": 0.07}})
+    named = spec.with_rung_recipe()
+    assert (named.score.optimizer, named.score.learning_rate) == ("adam", 0.028)
+    assert named.with_learning_rate(0.5).rung_schedule == spec.rung_schedule
+    assert named.without_rung_recipe() == spec, "a new search follows its own finetune again"
+    assert named.with_learning_rate(0.5).without_rung_recipe().rung_schedule == spec.rung_schedule
+    untrained = RunSpec.of({"score": {"rungs": ["repair"]}})
+    assert untrained.with_rung_recipe() == untrained, "nothing reads a recipe"
 
 
 def test_what_was_parsed_stays_here_as_a_spec_travels() -> None:

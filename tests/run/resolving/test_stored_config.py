@@ -151,7 +151,8 @@ def test_a_damaged_latency_table_is_one_line(tmp_path: Path) -> None:
 
 def test_rungs_of_an_earlier_version_go_on_with_sgd(tmp_path: Path) -> None:
     study = study_with(tmp_path)
-    study.store_config(dataclasses.asdict(settle(load_config("digits", ["finetune.optimizer=adam"]))))
+    spec = settle(load_config("digits", ["finetune.optimizer=adam"])).with_rung_recipe()
+    study.store_config(dataclasses.asdict(spec))
     assert stored_spec(study).rung_schedule.optimizer == "adam"
     config = dict(study.config)
     config["score"] = {key: value for key, value in config["score"].items() if key != "optimizer"}
