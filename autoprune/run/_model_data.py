@@ -25,7 +25,7 @@ from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._resolving.stored_config import stored_spec, with_objects
 from autoprune.run._results.finetune_result import FinetuneResult, noted_folders
 from autoprune.run._results.flow_result import FlowResult
-from autoprune.run._results.next_step import noted_export
+from autoprune.run._results.next_step import exported_folders
 from autoprune.study import SearchStudy, open_study
 from autoprune.support.events import Watcher
 
@@ -143,8 +143,8 @@ def _study_of(folder: Path, storage: str | None) -> SearchStudy | None:
     except StudyError:
         return None
     study = open_study(url, str(name))
-    own = [*noted_folders(study), noted_export(study)]
-    return study if folder.resolve() in [each.resolve() for each in own if each is not None] else None
+    own = [*noted_folders(study), *exported_folders(study)]
+    return study if folder.resolve() in [each.resolve() for each in own] else None
 
 
 def _dense(spec: RunSpec, session: Session) -> Dense:

@@ -34,6 +34,7 @@ from autoprune.training import evaluate
 from experiments.allocation.contest_arms import of_plan, study_of
 from experiments.allocation.contest_setups import (
     FEW,
+    MOBILENET,
     PAIRS,
     RESNET20,
     RUNS,
@@ -64,7 +65,7 @@ SHARES = (16, 8, 4, 2)
 RUNG_STEPS = 100.0
 """Training steps of a candidate up to the last rung."""
 
-EPOCH_STEPS = {PAIRS: 156, FEW: 46, RESNET20: 421}
+EPOCH_STEPS = {PAIRS: 156, FEW: 46, RESNET20: 421, MOBILENET: 78}
 """{config: batches of an epoch}."""
 
 

@@ -25,7 +25,7 @@ from autoprune.run._resolving.rungs import parse_rungs
 from autoprune.samplers import trial_seed
 from autoprune.score import FinetuneScore
 from autoprune.support.arrays import IntArray
-from autoprune.training import Schedule, evaluate, fit
+from autoprune.training import evaluate, fit
 from experiments.allocation.setups import HERE, SETTING, SETUPS, Context, context_of, widths_of
 from experiments.common import append_row, rows_of
 
@@ -69,7 +69,7 @@ def measure(context: Context, number: int, plan: IntArray) -> dict[str, object]:
         dense.task,
         SETTING,
         parse_rungs(ScoreSettings()),
-        schedule=Schedule(steps=1, warmup=0.0),
+        schedule=spec.rung_schedule,
         calibration_batches=spec.score.calibration_batches,
         moments=context.moments,
     )

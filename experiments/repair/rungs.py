@@ -109,8 +109,8 @@ def climb(setup: str, ladder: str, number: int, widths: str) -> list[dict[str, o
         context.run.dense.data,
         context.run.dense.task,
         SETTING,
-        parse_rungs(ScoreSettings(rungs=names, learning_rate=rate)),
-        schedule=Schedule(steps=1, warmup=0.0),
+        parse_rungs(ScoreSettings(rungs=names)),
+        schedule=Schedule(steps=1, warmup=0.0, learning_rate=rate),
         moments=measured(setup),
     )
     rows: list[dict[str, object]] = []

@@ -23,14 +23,23 @@ _EXPORTED = "autoprune:exported"
 
 def note_export(study: SearchStudy, folder: Path, path: Path) -> None:
     """Store in a study that the model in `folder` was exported to the file `path`."""
+    folders = [str(each) for each in exported_folders(study)]
+    if path.is_dir():
+        folders.append(str(path.absolute()))
+    note = {
+        "folder": str(folder.absolute()),
+        "path": str(path.absolute()),
+        "folders": list(dict.fromkeys(folders)),
+    }
     with contextlib.suppress(StudyError):  # a read-only storage must not stop the export
-        study.store_note(_EXPORTED, {"folder": str(folder.absolute()), "path": str(path.absolute())})
+        study.store_note(_EXPORTED, note)
 
 
-def noted_export(study: SearchStudy) -> Path | None:
-    """Return the file or the folder that the last export of a study wrote, whether it exists or not."""
+def exported_folders(study: SearchStudy) -> list[Path]:
+    """Return the folders to which models of a study were exported, whether they exist or not."""
     noted = study.note(_EXPORTED)
-    return Path(str(noted.get("path"))) if isinstance(noted, dict) else None
+    folders = noted.get("folders") if isinstance(noted, dict) else None
+    return [Path(str(each)) for each in folders] if isinstance(folders, list) else []
 
 
 def next_step(study: SearchStudy, summary: StudySummary) -> str:

@@ -279,7 +279,7 @@ def test_a_whole_folder_is_written_elsewhere(
     where = tmp_path / "published"
     where.mkdir()
     (where / ONNX).write_text("mine")
-    with pytest.raises(ExportError, match=r"model\.onnx exists, and no recipe\.json there says"):
+    with pytest.raises(ExportError, match=r"model\.onnx exists, and autoprune did not write it"):
         autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned))
     assert [(file.name, file.read_text()) for file in where.iterdir()] == [(ONNX, "mine")]
     (where / ONNX).unlink()
@@ -292,6 +292,7 @@ def test_a_whole_folder_is_written_elsewhere(
         exec(compile(code, CARD, "exec"), {})
     autoprune.export(tuned.study, where, "folder", storage=storage_of(tuned))
     assert {file.name for file in where.iterdir()} - {INT8} == FILES, "a folder of this package is replaced"
+    autoprune.export(tuned.study, tmp_path / "small.onnx", storage=storage_of(tuned))
     found = find_data(where, storage_of(tuned), UNTRUSTED, silent, is_written=True)
     assert (found.folder, found.dense.data.val.samples) == (
         where,
