@@ -29,8 +29,10 @@ from autoprune.graph import Cost, Plan
 from autoprune.reporting import Epoch
 from autoprune.run._resolving.session import Session
 from autoprune.run._resolving.spec import RunSpec
+from autoprune.run._resolving.stored_config import stored_spec
 from autoprune.run._results.saved_model import load_saved
 from autoprune.run._results.tables import pruned_table, scores_line
+from autoprune.run._trials.retraining import raced_spec
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
 from autoprune.support.notebook import Shown
@@ -123,7 +125,7 @@ def trial_folder(number: int) -> str:
 
 
 def record_result(study: SearchStudy, result: FinetuneResult, identity: Mapping[str, Any]) -> None:
-    """Store a result in its study, under the name of its folder.
+    """Store a result in its study, under the name of its folder, with the settings that the study has now.
 
     Args:
         study: the study.
@@ -132,7 +134,13 @@ def record_result(study: SearchStudy, result: FinetuneResult, identity: Mapping[
     """
     costs = {name: getattr(result, name).known() for name in ("cost", "dense_cost")}
     epochs = [[epoch.loss, epoch.score] for epoch in result.epochs]
-    values = {"identity": dict(identity), **costs, **result.scores, "epochs": epochs}
+    values = {
+        "identity": dict(identity),
+        **costs,
+        **result.scores,
+        "epochs": epochs,
+        "planned": _planned(study),
+    }
     study.store_note(_note(result.folder.name), values)
 
 
@@ -195,6 +203,23 @@ def known_results(study: SearchStudy) -> list[FinetuneResult]:
     return [result for result in found if result is not None]
 
 
+def is_current(study: SearchStudy, result: FinetuneResult) -> bool:
+    """Return whether a finetune is the one that its study plans now.
+
+    A finetune whose settings differ by choice, as those of `finetune --set` do, is current until the study's
+    own settings change.
+    """
+    stored, planned = _stored(study, result.folder.name), _planned(study)
+    made = () if stored is None else (stored["identity"]["finetune"], stored.get("planned"))
+    return any(each is not None and _with_defaults(each) == planned for each in made)
+
+
+def _planned(study: SearchStudy) -> dict[str, Any]:
+    """Return the settings of a finetune of the study without overrides, as JSON reads them back."""
+    planned = raced_spec(study, stored_spec(study)).finetune
+    return json.loads(json.dumps(dataclasses.asdict(planned)))
+
+
 class _Identity(Strict):
     trial: int
     folder: str
@@ -232,6 +257,7 @@ class _Stored(Strict):
     dense_val_score: float
     dense_test_score: float | None
     epochs: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
+    planned: dict[str, Any] | None = None  # an earlier version did not store it
 
 
 def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
@@ -268,10 +294,14 @@ def _noted_folder(study: SearchStudy, name: str) -> Path | None:
 
 def _is_same(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
     """Return whether a stored identity is equal to another one. A version may not have known all settings."""
-    defaults = dataclasses.asdict(FinetuneSettings())
-    both = [{**each, "finetune": {**defaults, **each["finetune"]}} for each in (stored, identity)]
+    both = [{**each, "finetune": _with_defaults(each["finetune"])} for each in (stored, identity)]
     first, second = (json.dumps(each, sort_keys=True) for each in both)
     return first == second
+
+
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings of a finetune with the defaults of those that its version did not know."""
+    return {**json.loads(json.dumps(dataclasses.asdict(FinetuneSettings()))), **settings}
 
 
 def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:

@@ -15,7 +15,7 @@ from autoprune.errors import StudyError
 from autoprune.exporting import CARD, EXPORTERS
 from autoprune.reporting import StudySummary, next_command
 from autoprune.run._results.artefact import exported_file
-from autoprune.run._results.finetune_result import BEST, FinetuneResult, known_results
+from autoprune.run._results.finetune_result import BEST, FinetuneResult, is_current, known_results
 from autoprune.study import SearchStudy, study_command
 
 _EXPORTED = "autoprune:exported"
@@ -54,7 +54,8 @@ def next_step(study: SearchStudy, summary: StudySummary) -> str:
     """
     if summary.best is None:
         return ""
-    tuned = [each for each in known_results(study) if each.trial == summary.best.number]
+    best = [each for each in known_results(study) if each.trial == summary.best.number]
+    tuned = [each for each in best if is_current(study, each)]
     if summary.front or not tuned:
         return f"Next: {next_command(summary, study.url)}"
     exported = _exported(study, tuned)
