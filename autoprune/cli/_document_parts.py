@@ -133,7 +133,20 @@ class RacePart(Part):
 
 
 class VerdictPart(Part):
-    """The gain of the race's winner over one keep ratio for all groups, with its 95% interval."""
+    """The comparison of the trials of a race with uniform, the trial with one keep ratio for all groups.
+
+    Attributes:
+        winner: the trial that won the race.
+        uniform: the number of uniform, or null if it did not train to the end.
+        other: the best trial other than uniform that trained to the end, or null if `uniform` is null or
+            there is none.
+        gain: score of `other` minus that of uniform, below 0 if uniform scored higher. It is 0 if `other` is
+            null.
+        interval: 95% interval of `gain` over the draw of the images, or null if it is not known.
+        is_clear: whether the winner is above uniform by more than noise. Then it is `other`, and the interval
+            lies above 0.
+        sentence: the verdict in one sentence, or in two.
+    """
 
     winner: int
     uniform: int | None

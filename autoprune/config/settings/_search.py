@@ -180,8 +180,8 @@ class ScoreSettings:
             and without labels, for "repair", the warm start "reconstruction" and the criteria that read
             moments.
         learning_rate: highest learning rate of the finetunes, by default two fifths of
-            finetune.learning_rate.
-        optimizer: of the finetunes, by default finetune.optimizer.
+            finetune.learning_rate. A study keeps that of its start, even if [finetune] changes at a resume.
+        optimizer: of the finetunes, by default finetune.optimizer. A study keeps that of its start as well.
         teacher: "dense" lets the finetunes follow the outputs of the dense model as well.
         supernet: the training of the weights for the rung "supernet".
     """
