@@ -144,7 +144,13 @@ def export(
         ),
     ] = "onnx",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The file to write, or with --format safetensors or folder the folder.",
+        ),
     ] = None,
     storage: Storage = None,
     dense: Annotated[

@@ -129,7 +129,10 @@ def export_saved(
         with watching(watch) as show:
             show(Stage(f"exporting the dense model to {format_name}, and comparing the outputs"))
             return _export_dense(str(target), format_name, output, storage, consent, session, opset)
-    study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
+    study = None
+    if not Path(target).is_dir():
+        url = find_storage(str(target), storage, or_folder_of="a saved model")
+        study = open_study(url, str(target))
     kept = {} if study is None else protected_files(study.url, stored_spec(study))
     with watching(watch) as show:
         folder = (

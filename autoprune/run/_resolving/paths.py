@@ -132,8 +132,13 @@ def absolute_storage(storage: str) -> str:
     return read.set(database=f"{scheme}{path}").render_as_string(hide_password=False)
 
 
-def find_storage(study: str, storage: str | None = None) -> str:
+def find_storage(study: str, storage: str | None = None, *, or_folder_of: str = "") -> str:
     """Return the URL of the storage that holds a study: `storage`, runs/STUDY.db, or another file in runs/.
+
+    Args:
+        study: name of the study.
+        storage: URL of its storage, or None to look for it.
+        or_folder_of: contents of a folder that could have been named in place of the study, for the message.
 
     Raises:
         StudyError: no storage holds the study. The message suggests the nearest name of an existing one.
@@ -160,11 +165,14 @@ def find_storage(study: str, storage: str | None = None) -> str:
         if there is not None and study in there:
             return absolute_storage(str(file))
         names += there or []
+    also = f", and no folder of that name with {or_folder_of}" if or_folder_of else ""
     if not files:
-        raise StudyError(f'study "{study}": no storage in {RUNS}/. Name one with --storage sqlite:///PATH.')
+        raise StudyError(
+            f'study "{study}": no storage in {RUNS}/{also}. Name a storage with --storage sqlite:///PATH.'
+        )
     known = suggest(study, names) or f" Studies there: {', '.join(names) or 'none'}."
     raise StudyError(
-        f'study "{study}": no study of that name in {RUNS}/*.db.{known} '
+        f'study "{study}": no study of that name in {RUNS}/*.db{also}.{known} '
         "Another storage is named with --storage sqlite:///PATH."
     )
 

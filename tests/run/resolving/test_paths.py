@@ -152,8 +152,10 @@ def test_a_study_lies_in_the_file_that_is_looked_for(
 
 def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StudyError, match=r'study "a": no storage in runs/\. Name one with --storage'):
+    with pytest.raises(StudyError, match=r'study "a": no storage in runs/\. Name a storage with'):
         find_storage("a")
+    with pytest.raises(StudyError, match=r"in runs/, and no folder of that name with flows\. Name"):
+        find_storage("a", or_folder_of="flows")
     other = absolute_storage("runs/other.db")
     create_study(other, "alpha", config={}, identity={}, facts=FACTS)
     assert find_storage("alpha") == other
@@ -165,6 +167,10 @@ def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: 
         find_storage("alpa")
     with pytest.raises(StudyError, match=r'"x": no study of that name in runs/.* Studies there: alpha'):
         find_storage("x")
+    with pytest.raises(
+        StudyError, match=r"runs/\*\.db, and no folder of that name with a saved model\. Stud"
+    ):
+        find_storage("x", or_folder_of="a saved model")
     assert {path.name: path.read_bytes() for path in (tmp_path / "runs").glob("*.db")} == before
     (tmp_path / "runs" / "a.db").write_bytes(b"this is a text and no database " * 40)
     assert find_storage("a") == absolute_storage("runs/a.db")
