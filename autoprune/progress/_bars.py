@@ -39,8 +39,8 @@ class Bar:
         return max(0.0, ends - now)
 
     def left_text(self, now: float) -> str:
-        """Return "25 min left", or "" before the first step."""
-        left = self.left_s(now)
+        """Return "25 min left", or "" before the first step and after the last one."""
+        left = self.left_s(now) if self.count.done < self.count.total else None
         return "" if left is None else f"{time_text(left)} left"
 
     def line(self, now: float) -> str:

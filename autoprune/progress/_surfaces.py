@@ -89,7 +89,7 @@ class Terminal:
 
 
 class Log:
-    """Plain lines: those of events, and one about each count now and then."""
+    """Plain lines: those of events, one about each count now and then, and one at the end of a long phase."""
 
     def __init__(self, console: PrintableConsole, clock: Clock = time.monotonic) -> None:
         self._console = console
@@ -105,7 +105,10 @@ class Log:
     def moved(self, bar: Bar) -> None:
         now = self._clock()
         last = self._last.setdefault(bar.count.what, bar.started)
-        if now - last >= LOG_EVERY_S and bar.count.done < bar.count.total:
+        is_over = bar.count.done >= bar.count.total
+        # Without the last line a log would read as if the phase had stopped early.
+        is_due = bar.count.level == 0 and last > bar.started if is_over else now - last >= LOG_EVERY_S
+        if is_due:
             self._last[bar.count.what] = now
             self.line(bar.line(now))
 

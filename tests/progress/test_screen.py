@@ -107,6 +107,18 @@ def test_a_log_has_a_line_now_and_then_about_a_count_and_none_about_most_short_e
     assert lines[-1] == "done"
 
 
+def test_a_log_shows_the_end_of_a_long_phase_and_of_no_short_one() -> None:
+    clock = Clock()
+    console, file = log()
+    with Screen(console, clock) as watch:
+        for what, step_s in (("race, epochs", 15.0), ("searching", 1.0)):
+            for done in range(5):
+                watch(Counted(what, done, 4, level=0))
+                clock.now += step_s
+    lines = file.getvalue().splitlines()
+    assert lines == ["race, epochs: 2 of 4, 30 s left", "race, epochs: 4 of 4"]
+
+
 def test_a_terminal_shows_every_epoch_and_a_bar_with_the_time_left() -> None:
     file, clock = Tty(), Clock()
     console = PrintableConsole(file=file, width=100, force_terminal=True, _environ={"TERM": "xterm"})
