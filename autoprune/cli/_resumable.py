@@ -20,11 +20,12 @@ def same_command() -> str:
 
 
 @contextlib.contextmanager
-def resumable(go_on: Callable[[], str]) -> Iterator[None]:
+def resumable(go_on: Callable[[], str | None]) -> Iterator[None]:
     """Print the command that resumes the block if Ctrl-C, SIGTERM or SIGHUP interrupts it.
 
     Args:
-        go_on: returns that command. It is called only after an interrupt.
+        go_on: returns that command, or None if the study of the command does not exist yet. It is called only
+            after an interrupt.
     """
     try:
         yield
@@ -36,6 +37,8 @@ def resumable(go_on: Callable[[], str]) -> Iterator[None]:
             except AutopruneError:  # the storage cannot be read at the moment
                 command = same_command()
             line = f"{word}. Finished work is kept. Resume with: {command}"
+            if command is None:
+                line = f"{word} before the study was created. Run again: {same_command()}"
             with contextlib.suppress(OutputError):  # the terminal is gone
                 progress_console().print(line, soft_wrap=True, highlight=False)
         raise typer.Exit(code) from None

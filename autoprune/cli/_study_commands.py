@@ -78,9 +78,9 @@ def search(
         if profile is not None and find_profile(profile, "--profile").is_trial_run:
             return _smoke(config, settings, changes, action)
 
-    def go_on() -> str:
+    def go_on() -> str | None:
         if not run.study_exists(settings):
-            return same_command()
+            return None
         return study_command("resume", str(settings.search.study), str(settings.search.storage))
 
     with resumable(go_on), screen() as watch:
@@ -315,4 +315,5 @@ def report(
                 "name the --storage of a study."
             )
         return show_flows(run.compare_flows(study))
-    show_report(run.report(study, run.find_storage(study, storage), output, html=html))
+    url = run.find_storage(study, storage, or_folder_of="flows")
+    show_report(run.report(study, url, output, html=html))

@@ -81,6 +81,16 @@ def test_the_command_to_go_on_with_is_named_as_it_was_typed(
     assert "score.rungs=[" in out
 
 
+def test_nothing_is_promised_before_a_study_exists(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/autoprune", "search", "run.toml"])
+    with pytest.raises(typer.Exit), caught_signals(), resumable(lambda: None):
+        os.kill(os.getpid(), signal.SIGTERM)
+    printed = capsys.readouterr().out
+    assert printed == "Terminated before the study was created. Run again: autoprune search run.toml\n"
+
+
 def test_termination_unwinds_like_an_interrupt() -> None:
     with caught_signals() as caught:
         with pytest.raises(Terminated):
