@@ -36,6 +36,14 @@ def test_everything_gets_a_name_under_runs(tmp_path: Path, monkeypatch: pytest.M
     assert settle(config) == config
 
 
+def test_another_name_for_the_study_is_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settle(load_config("digits")).folder == tmp_path / "runs/digits"
+    assert settle(load_config("digits", ["search.study=mine"])).folder == tmp_path / "runs/mine"
+
+
 def test_settled_paths_do_not_depend_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = settle(load_config(MINIMAL, ["data.folder=images", "search.storage='sqlite:///a.db'"]))
