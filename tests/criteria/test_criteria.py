@@ -298,7 +298,7 @@ def test_a_criterion_without_its_data_is_one_line(criterion: str) -> None:
 @pytest.mark.parametrize("criterion", GRAPH_CRITERIA)
 def test_groups_without_a_graph_have_no_feature_maps(criterion: str) -> None:
     with pytest.raises(
-        PlanError, match=f'"{criterion}": needs the graph .* Give what autoprune.trace returns'
+        PlanError, match=f'"{criterion}": needs the graph of the model. Pass the result of autoprune.trace'
     ):
         importance(residual(), criterion, batches())
 

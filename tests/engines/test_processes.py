@@ -258,7 +258,7 @@ def test_workers_that_never_get_ready_end_the_search(url: str, calls: Path) -> N
     maker = TroubledStarts(calls, "none", deadly=tuple(range(9)))
     with pytest.raises(
         StudyError,
-        match=r"2 workers died .* before .* \(killed by SIGKILL \(signal 9\); out",
+        match=r"2 workers died .* before .* \(killed by SIGKILL \(signal 9\), perhaps because memory ran out",
     ):
         run_search("processes", runner, maker, workers=1)
     assert open_study(url, "toy").records() == []

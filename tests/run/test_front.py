@@ -196,7 +196,7 @@ def test_nothing_within_the_limits_names_the_least_there_is(searched: Searched) 
         rf".* k FLOPs \({share:.1%}, trial {least.number}\), .* parameters \(.*%, trial \d+\)\.$",
     ):
         run.best("front", searched.url, {"flops": "0.5%", "params": "1"})
-    with pytest.raises(StudyError, match="this search neither limited nor minimised latency: --latency"):
+    with pytest.raises(StudyError, match="this search neither limited nor minimised latency, so --latency"):
         run.best("front", searched.url, {"latency": "3ms"})
     with pytest.raises(ConfigError, match=r"--latency: got '30%', but the dense model's cost is not known"):
         run.best("front", searched.url, {"latency": "30%"})

@@ -126,7 +126,7 @@ def test_neighbours_that_are_cut_together_are_reported(
     evaluations = needed if enough else needed - 1
     context = changed(context, told.append, sensitivity_evaluations=evaluations, sensitivity_images=16)
     measure_sensitivity(context)
-    said = f"for each alone raise search.sensitivity_evaluations to {needed}"
+    said = f"To cut each alone, raise search.sensitivity_evaluations to {needed}"
     assert any(isinstance(event, Stage) and said in event.text for event in told) != enough
 
 
