@@ -217,7 +217,8 @@ def is_current(study: SearchStudy, result: FinetuneResult) -> bool:
 def _planned(study: SearchStudy) -> dict[str, Any]:
     """Return the settings of a finetune of the study without overrides, as JSON reads them back."""
     planned = raced_spec(study, stored_spec(study)).finetune
-    return json.loads(json.dumps(dataclasses.asdict(planned)))
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(planned)))
+    return values
 
 
 class _Identity(Strict):
