@@ -69,6 +69,9 @@ def test_a_flow_on_data_of_a_caller_needs_a_config(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_folder_of_a_flow_is_quantised_without_a_config(flow: FlowResult, tmp_path: Path) -> None:
-    code, out, err = run_here("export", str(flow.folder), "--int8", "--images", "32", cwd=tmp_path)
+    command = ("export", str(flow.folder), "--int8", "--images", "32", "--json")
+    code, out, err = run_here(*command, cwd=tmp_path)
     assert (code, (flow.folder / INT8).is_file()) == (0, True), err
-    assert "accuracy on the validation part" in out
+    report = json.loads(out)
+    assert (report["metric"], report["images"]) == ("accuracy", 32)
+    assert 0 <= report["score"] <= 1
