@@ -22,12 +22,12 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau
 
 from autoprune.config.settings import RUNGS
 from autoprune.run._measuring.heuristics import DEPTH, WARM_STARTS, family_of
 from autoprune.run._trials.cut_trial import plan_of_trial
-from autoprune.run._trials.race_plan import choose_entrants
+from autoprune.run._trials.race_plan import choose_entrants, survivors
 from autoprune.run._trials.retraining import COOL_DOWN, cool_down, retrain
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.training import evaluate
@@ -193,11 +193,9 @@ def race(rows: Sequence[Mapping[str, str]], rule: Rule) -> Raced:
         steps.append((1 + COOL_DOWN) * share * whole)
         finetunes += len(racing) * (share - trained + COOL_DOWN * share)
         trained = share
-        others = [number for number in racing if number != uniform]
-        ranks = [rankdata([-float(entrants[number][name]) for number in others]) for name in names]
-        order = dict(zip(others, np.array(rule.weigh(steps)) @ np.array(ranks), strict=True))
-        racing = sorted(others, key=lambda number: (order[number], -float(entrants[number][end]), number))
-        racing = [*racing[: max(1, math.ceil(len(racing) / factor))], uniform]
+        scores = {number: [float(entrants[number][name]) for name in names] for number in racing}
+        count = max(1, math.ceil((len(racing) - 1) / factor))
+        racing = survivors(scores, rule.weigh(steps), count, uniform=uniform)
     finetunes += len(racing) * (1 - trained)
     winner = max(racing, key=lambda number: (float(entrants[number]["val"]), -number))
     return Raced(entrants[winner], finetunes)
