@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.config.settings import RunConfig
+from autoprune.config.settings import RunConfig, ScheduleSettings
 from autoprune.errors import CheckpointError, StudyError, reason_of, shown_value
 from autoprune.exporting import RECIPE, WEIGHTS
 from autoprune.flow._masking import FILE as MASKS
@@ -233,9 +233,9 @@ class FlowRecord:
         )
 
 
-def to_values(config: RunConfig) -> dict[str, Any]:
-    """Return settings as JSON values."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+def to_values(settings: RunConfig | ScheduleSettings) -> dict[str, Any]:
+    """Return all settings, or those of a training, as JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
     return values
 
 

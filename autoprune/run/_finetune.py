@@ -11,7 +11,6 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import AutopruneError, StudyError
 from autoprune.execution import Group
 from autoprune.exporting import CARD, RECIPE, WEIGHTS, CardFacts, save_pruned
+from autoprune.flow import to_values
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
 from autoprune.run._checks.stored_run import StoredRun, open_run
@@ -222,7 +222,7 @@ def _identity(record: TrialRecord, spec: RunSpec) -> dict[str, Any]:
     """Return the values that identify a finetune. One with the same identity is not repeated."""
     return {
         "trial": record.number,
-        "finetune": json.loads(json.dumps(dataclasses.asdict(spec.finetune))),  # as it reads back
+        "finetune": to_values(spec.finetune),  # as it reads back
         "folder": str(spec.folder),
     }
 

@@ -25,6 +25,7 @@ from torch import nn
 from autoprune.config.settings import FinetuneSettings
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.exporting import RECIPE, ExportReport, read_recipe
+from autoprune.flow import to_values
 from autoprune.graph import Cost, Plan
 from autoprune.reporting import Epoch
 from autoprune.run._resolving.session import Session
@@ -216,9 +217,7 @@ def is_current(study: SearchStudy, result: FinetuneResult) -> bool:
 
 def _planned(study: SearchStudy) -> dict[str, Any]:
     """Return the settings of a finetune of the study without overrides, as JSON reads them back."""
-    planned = raced_spec(study, stored_spec(study)).finetune
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(planned)))
-    return values
+    return to_values(raced_spec(study, stored_spec(study)).finetune)
 
 
 class _Identity(Strict):
@@ -302,7 +301,7 @@ def _is_same(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return stored settings of a finetune with the defaults of those that its version did not know."""
-    return {**json.loads(json.dumps(dataclasses.asdict(FinetuneSettings()))), **settings}
+    return {**to_values(FinetuneSettings()), **settings}
 
 
 def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:
