@@ -33,6 +33,7 @@ def test_an_example_runs_to_its_row(name: str, tmp_path: Path, monkeypatch: pyte
     row = measure(importlib.import_module(f"experiments.examples.tasks.{name}").make(True), tiny=True)
     assert row.task == name
     assert 0.4 < float(row.macs_share) <= 0.5
+    assert 0 < float(row.latency_low) <= float(row.latency_share) <= float(row.latency_high)
     assert all(torch.isfinite(torch.tensor(float(each))) for each in (row.dense, row.repaired, row.finetuned))
     assert row.part == ("backbone" if name == "detection" else "whole")
 

@@ -6,6 +6,7 @@ run(make)        # the command line of every example: python -m experiments.exam
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import os
 import time
@@ -18,10 +19,12 @@ import torch
 from torch import nn
 
 import autoprune
-from autoprune.data import wrap_loaders
+from autoprune.data import VisionData, first_batch, wrap_loaders
 from autoprune.execution import Setting
+from autoprune.latency import Ratio, time_interleaved
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.support.atomic import replacing
+from autoprune.support.structures import call_on
 from autoprune.training import Schedule, fit
 from autoprune.zoo import load_checkpoint
 from experiments.common import append_row, rows_of
@@ -79,6 +82,10 @@ class Row:
         repaired: score of the best trial before any training.
         finetuned: its score after the finetune.
         macs_share: its share of the dense model's MACs, or of those of the part.
+        latency_share: its time for one batch of the validation part as a share of the dense model's. Both
+            whole models run in PyTorch, side by side.
+        latency_low: lower end of the 95% interval of this share.
+        latency_high: upper end of this interval.
         part: the part that was made smaller, or "whole".
         minutes: of the search and the finetune, without the dense training.
     """
@@ -91,6 +98,9 @@ class Row:
     repaired: str
     finetuned: str
     macs_share: str
+    latency_share: str
+    latency_low: str
+    latency_high: str
     part: str
     minutes: str
 
@@ -155,7 +165,11 @@ def measure(example: Example, *, tiny: bool) -> Row:
     began = time.perf_counter()
     result = autoprune.search(example.model, example.loaders, config, if_exists="resume")
     tuned = result.finetune()
+    minutes = (time.perf_counter() - began) / 60
     scores = result.best.scores
+    latency = timed(
+        example.model, tuned.model, wrap_loaders(example.loaders, prepare=RunSpec.of(config).prepare)
+    )
     return Row(
         example.name,
         example.net,
@@ -165,9 +179,30 @@ def measure(example: Example, *, tiny: bool) -> Row:
         f"{scores[0].score:.4f}",
         f"{tuned.val_score:.4f}",
         f"{int(tuned.cost.macs) / int(tuned.dense_cost.macs):.4f}",
+        *(f"{each:.3f}" for each in (latency.ratio, *latency.interval)),
         str(example.model_settings.get("target", "whole")),
-        f"{(time.perf_counter() - began) / 60:.1f}",
+        f"{minutes:.1f}",
     )
+
+
+def timed(dense: nn.Module, small: nn.Module, data: VisionData) -> Ratio:
+    """Return the time of one validation batch as a share of the dense model's."""
+    inputs, _ = first_batch(data.val)
+
+    def runner(model: nn.Module) -> Callable[[], float]:
+        model = copy.deepcopy(model).eval()
+
+        def milliseconds() -> float:
+            began = time.perf_counter()
+            with torch.inference_mode():
+                call_on(model, inputs)
+            return 1000 * (time.perf_counter() - began)
+
+        return milliseconds
+
+    return time_interleaved({"small": runner(small), "dense": runner(dense)}, baseline="dense").ratios[
+        "small"
+    ]
 
 
 def run(make: Callable[[bool], Example]) -> None:
