@@ -179,7 +179,9 @@ def measure(example: Example, *, tiny: bool) -> Row:
         f"{scores[0].score:.4f}",
         f"{tuned.val_score:.4f}",
         f"{int(tuned.cost.macs) / int(tuned.dense_cost.macs):.4f}",
-        *(f"{each:.3f}" for each in (latency.ratio, *latency.interval)),
+        f"{latency.ratio:.3f}",
+        f"{latency.interval[0]:.3f}",
+        f"{latency.interval[1]:.3f}",
         str(example.model_settings.get("target", "whole")),
         f"{minutes:.1f}",
     )
