@@ -10,7 +10,7 @@ fill the same budget and get the same finetune, once with each of two learning r
 teacher. The one with the higher validation score counts. Arms of autoprune keep channels by the default
 criterion and start from refitted layers. Those of other tools keep their own channels and weights. The test
 part is read once, at the end of each finetune. Rows are appended to contest.csv as they come, and a search or
-a finetune that was cut off continues.
+a finetune that was cut off continues. The scores of the dense models are in dense.csv.
 
 If the budget is a latency, it is the measured one in ONNX Runtime, of 8 images on one thread. Each finetuned
 model is timed once more, side by side with the dense model, and its row has the share with its interval.
@@ -35,6 +35,7 @@ from experiments.common import append_row, markdown_table, rows_of
 from experiments.finetuning import finetuned
 
 RESULTS = HERE / "contest.csv"
+DENSE = HERE / "dense.csv"
 RATES = (0.05, 0.02)
 """Learning rates of the finetune."""
 
@@ -58,12 +59,25 @@ def main() -> None:
         return
     RUNS.mkdir(parents=True, exist_ok=True)
     done = {(row["setup"], row["arm"], int(row["seed"])) for row in rows_of(RESULTS)}
+    for setup in options.setups:
+        note_dense(setup)
     for seed, setup, arm in itertools.product(options.seeds, options.setups, options.arms):
         if (setup, arm, seed) not in done and fits(setup, arm):
             try:
                 append_row(RESULTS, measure(setup, arm, seed))
             except BudgetError as error:
                 print(f"{setup}, {arm}, seed {seed}: {error}", flush=True)
+
+
+def note_dense(setup: str) -> None:
+    """Store the scores of the dense model of a setup, unless they are known."""
+    config = SETUPS[setup].config
+    if config in {row["config"] for row in rows_of(DENSE)}:
+        return
+    dense = context_of(setup, 0).run.dense
+    parts = {"val": dense.data.val, "test": dense.data.test}
+    scores = {name: evaluate(dense.model, part, dense.task, SETTING) for name, part in parts.items() if part}
+    append_row(DENSE, {"config": config, **{name: round(score, 4) for name, score in scores.items()}})
 
 
 def measure(setup: str, arm: str, seed: int) -> dict[str, object]:
