@@ -281,6 +281,8 @@ ARMS: dict[str, Arm] = {
     KIRIGAMI: by_kirigami,
     "random": by_search("random", "search.sampler=random", "search.warm_starts=[]"),
     SEARCH: by_search("search"),
+    "search, repair alone": by_search("search-repair", "score.rungs=['repair']"),
+    "search, 30 trials": by_search("search-30", "search.trials=30"),
     SEARCH_DEPTH: by_search("depth", "search.depth=true"),
 }
 
