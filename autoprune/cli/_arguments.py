@@ -56,6 +56,12 @@ Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="The study's storage, by default runs/STUDY.db."),
 ]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write these to .png, .svg, .pdf or .csv. May be repeated."
+    ),
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that the study or the model names.")]
 IfStudyExists = Annotated[
     str,

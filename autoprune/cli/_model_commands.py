@@ -15,6 +15,7 @@ from autoprune.cli._arguments import (
     ConfigSource,
     IfCheckpointExists,
     IfFlowExists,
+    Outputs,
     Overrides,
     OwnConfig,
     Storage,
@@ -87,15 +88,7 @@ def inspect(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Cut one group at a time, and show the score.")
     ] = False,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write these to .png, .svg, .pdf or .csv. May be repeated.",
-        ),
-    ] = None,
+    output: Outputs = None,
     limit: Annotated[
         float, typer.Option("--limit", metavar="SECONDS", help="Time limit of --sensitivity.")
     ] = 300.0,
@@ -184,10 +177,7 @@ def export(
     from autoprune import run
 
     options = {"calibration": calibration, "images": images, "reduce_range": reduce_range}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if given and not int8:
-        name = next(iter(given)).replace("_", "-")
-        raise ConfigError(f"--{name}: export reads it with --int8 alone. Add that, or leave it out.")
+    given = _given_options(options, int8=int8)
     if int8:
         if dense or format_name != "onnx":
             raise ConfigError("--int8: it quantises the small model as onnx. Leave out --dense and --format.")
@@ -208,6 +198,15 @@ def export(
     kind = report.format if report.opset is None else f"{report.format}, opset {report.opset}"
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     show(report, notes=lambda: [f"Wrote {report.path} ({kind}), {difference}."])
+
+
+def _given_options(options: dict[str, Any], *, int8: bool) -> dict[str, Any]:
+    """Return the options of --int8 that were given. Without --int8 none may be."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and not int8:
+        name = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{name}: export reads it with --int8 alone. Add that, or leave it out.")
+    return given
 
 
 def _export_int8(target: str, **given: Any) -> None:

@@ -16,6 +16,7 @@ import typer
 from autoprune.cli._arguments import (
     IfStudyExists,
     OptionalConfig,
+    Outputs,
     Overrides,
     OwnConfig,
     Storage,
@@ -205,15 +206,7 @@ def best(
         str | None,
         typer.Option("--budget", metavar="RANGE", help='Show predicted errors instead: "flops=20%..60%".'),
     ] = None,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write these to .png, .svg, .pdf or .csv. May be repeated.",
-        ),
-    ] = None,
+    output: Outputs = None,
     trust: Trust = False,
     config: OwnConfig = None,
     **limits: str | None,

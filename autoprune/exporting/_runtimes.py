@@ -121,10 +121,7 @@ def export(
     spec = find_exporter(format)
     if opset is not None:
         spec = with_opset(spec, opset, format)
-    if not path.name or path.is_dir():
-        raise ExportError(f"{path}: is a folder. Name a file in it.")
-    if path.suffix != spec.suffix and path.is_file():
-        raise ExportError(f"{path}: exists already and is not a {spec.suffix} file. Name another file.")
+    _check_path(path, spec.suffix)
     missing = missing_values(small)
     if missing:
         raise ExportError(f"{path}: {missing}")
@@ -149,6 +146,14 @@ def export(
         raise ExportError(f"{path}: cannot be written ({reason_of(error)}). Choose another path.") from error
     written = read_signature(path).opset if spec.has_opset else None
     return ExportReport(path, format, difference, written, part)
+
+
+def _check_path(path: Path, suffix: str) -> None:
+    """Refuse a folder, and a file of another kind that the export would replace."""
+    if not path.name or path.is_dir():
+        raise ExportError(f"{path}: is a folder. Name a file in it.")
+    if path.suffix != suffix and path.is_file():
+        raise ExportError(f"{path}: exists already and is not a {suffix} file. Name another file.")
 
 
 @contextlib.contextmanager

@@ -115,6 +115,18 @@ def export_saved(
         StudyError: the study names code or paths that are not trusted.
         ConfigError: the model or the data that the study's config names cannot be loaded.
     """
+    _check_format(format_name, opset)
+    session = session or Session()
+    consent = consent_of(trust, session.config if config is None else config)
+    if dense:
+        with watching(watch) as show:
+            show(Stage(f"exporting the dense model to {format_name}, and comparing the outputs"))
+            return _export_dense(str(target), format_name, output, storage, consent, session, opset)
+    return _export_small(target, format_name, output, storage, consent, session, opset, watch)
+
+
+def _check_format(format_name: str, opset: int | None) -> None:
+    """Refuse a format that does not exist, and an opset for one that is a folder."""
     formats = (*EXPORTERS, FOLDER, ARTEFACT)
     if format_name not in formats and ":" not in format_name:
         raise ExportError(unknown("--format", format_name, formats))
@@ -123,12 +135,19 @@ def export_saved(
         find_exporter(format_name, "--format")
     if opset is not None and is_folder:
         raise ExportError(f'opset: got {opset}, but a "{format_name}" has none. Use the format "onnx".')
-    session = session or Session()
-    consent = consent_of(trust, session.config if config is None else config)
-    if dense:
-        with watching(watch) as show:
-            show(Stage(f"exporting the dense model to {format_name}, and comparing the outputs"))
-            return _export_dense(str(target), format_name, output, storage, consent, session, opset)
+
+
+def _export_small(
+    target: str | os.PathLike[str],
+    format_name: str,
+    output: str | os.PathLike[str] | None,
+    storage: str | None,
+    consent: Consent,
+    session: Session,
+    opset: int | None,
+    watch: Watch,
+) -> ExportReport:
+    """Export the model of a folder, or that of a study, which notes the file then."""
     study = None
     if not Path(target).is_dir():
         url = find_storage(str(target), storage, or_folder_of="a saved model")

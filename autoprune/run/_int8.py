@@ -204,10 +204,7 @@ def export_int8(
         quantised = autoprune.export_int8("digits")
         quantised.path  # runs/digits/best/model.int8.onnx
     """
-    if calibration not in CALIBRATIONS:
-        raise ConfigError(unknown("--calibration", calibration, CALIBRATIONS))
-    if images < 1:
-        raise ConfigError(f"--images: got {images}, expected at least 1.")
+    _check_options(calibration, images)
     if config is None and isinstance(target, (StudyResult, FlowResult)):
         config = target.session.config
     consent = consent_of(trust, config)
@@ -240,6 +237,14 @@ def export_int8(
         if output is None:
             _describe(report, folder, watcher)
     return report
+
+
+def _check_options(calibration: str, images: int) -> None:
+    """Refuse a calibration that does not exist, or one without images."""
+    if calibration not in CALIBRATIONS:
+        raise ConfigError(unknown("--calibration", calibration, CALIBRATIONS))
+    if images < 1:
+        raise ConfigError(f"--images: got {images}, expected at least 1.")
 
 
 def _check_files(found: ModelData, *outputs: Path) -> None:

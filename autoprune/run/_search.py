@@ -112,13 +112,7 @@ def search(
     require_alone("search")
     checked_action(if_exists)
     if from_study is not None:
-        if config is not None:
-            raise ConfigError("search: got a config and from_study, expected one of them.")
-        if not overrides:
-            raise ConfigError(
-                "search: without changes, a search from a study repeats it. Add one such as "
-                "--set budget.flops=30%, or search.seed for a repetition."
-            )
+        _check_derived(config, overrides)
         name, storage, session = of_study(from_study, from_storage, Session(model, data))
         earlier = open_earlier(name, storage, overrides, trust=trust, config=session.config)
         with watching(watch) as show, earlier as stored:
@@ -130,6 +124,17 @@ def search(
     spec = RunSpec.of(config).with_task(train_step=train_step, evaluate=evaluate, prepare=prepare)
     with watching(watch) as show:
         return _search(Session(model, data), spec, show, None, if_exists)
+
+
+def _check_derived(config: ConfigSource | None, overrides: Sequence[str]) -> None:
+    """Refuse a search from a study that has a config too, or that changes nothing."""
+    if config is not None:
+        raise ConfigError("search: got a config and from_study, expected one of them.")
+    if not overrides:
+        raise ConfigError(
+            "search: without changes, a search from a study repeats it. Add one such as "
+            "--set budget.flops=30%, or search.seed for a repetition."
+        )
 
 
 def _search(
