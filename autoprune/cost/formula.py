@@ -183,5 +183,6 @@ def _any_above_1(sizes: Sequence[Size]) -> Size | None:
     # Every width is at least 1, so a size is at least the sum of its parts.
     if not sizes or any(size.constant + sum(size.times) > 1 for size in sizes):
         return None
+    # The sum of all sizes, each less 1, plus 1: it is above 1 exactly if any of them is.
     times = tuple(map(sum, zip(*(size.times for size in sizes), strict=True)))
     return Size(sum(size.constant for size in sizes) - len(sizes) + 1, times)

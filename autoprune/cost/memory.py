@@ -65,6 +65,7 @@ def _peak(prunable: Prunable, blocks: BlockSizes) -> Polynomials:
     )
     born = np.array([_START, *(storage.born for storage in storages)])
     last = np.array([len(prunable.captured.nodes), *(storage.last for storage in storages)])
+    # Memory grows only when a tensor is made, so no other moment can be the fullest.
     moments = np.unique(born)[:, None]
     alive = (born <= moments) & (moments <= last)
     # As floats, which are exact for numbers of bytes: NumPy has no fast matrix product for integers.

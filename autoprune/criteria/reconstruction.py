@@ -129,10 +129,12 @@ def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
             aims += (reader.target[:, positions] * weight).reshape(-1, width, size).sum(
                 (0, 2)
             ).numpy() / scale
+    # n_samples only scales the penalties. The order along the path does not depend on it.
     _, _, coefficients = lars_path_gram(Xy=aims, Gram=gram, n_samples=1, method="lasso")
     steps = coefficients.shape[1]
     entered = np.where((coefficients != 0).any(axis=1), (coefficients != 0).argmax(axis=1), steps)
     last = np.abs(coefficients[:, -1])
+    # From the least important channel on: the last to enter first, of equal ones the smaller coefficient.
     order = np.lexsort((last, -entered))
     importance = np.empty(width)
     importance[order] = np.arange(width)

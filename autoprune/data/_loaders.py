@@ -330,6 +330,7 @@ def _shift_and_flip(images: Tensor, shifts: Tensor, flips: Tensor, pad: int) -> 
     """Flip the images [b, H, W, C] that `flips` [b] marks, and shift all by `shifts` [2, b] (down, right)."""
     _, height, width, _ = images.shape
     padded = functional.pad(images, (0, 0, pad, pad, pad, pad))
+    # The row and column of the padded image that each pixel is read from: a shift down reads further up.
     rows = torch.arange(height, device=images.device) + pad - shifts[0][:, None]
     columns = torch.arange(width, device=images.device) + pad - shifts[1][:, None]
     columns = torch.where(flips[:, None], columns.flip(1), columns)

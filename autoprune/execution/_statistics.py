@@ -84,6 +84,7 @@ def _batch_norm(
     # Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
     variance = (counts * (variances + (means - mean).square())).sum(0) / total
     if running_mean is not None and running_var is not None:
+        # torch normalises by the biased variance, but stores the unbiased one.
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_((variance * total / (total - 1)).to(running_var.dtype), momentum)
     normal: Tensor = _Normalise.apply(inputs, mean, torch.rsqrt(variance + eps), total, gather)

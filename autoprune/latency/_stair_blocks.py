@@ -60,6 +60,7 @@ def heavy_blocks(model: nn.Module, example_inputs: object, most: int = 3) -> lis
         name: str, layer: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor], output: Tensor
     ) -> None:
         given = args[0] if args else kwargs["input"]
+        # Each output value takes one multiply-add for each weight of its channel's filter.
         macs = layer.get_parameter("weight").numel() * output.numel() // _channels(layer)[1]
         shapes = (layer.get_parameter("weight").shape, given.shape, output.shape)
         key = (type(layer), *shapes, getattr(layer, "dilation", None))

@@ -200,6 +200,7 @@ def _kept_globally(
     scores = torch.cat([each.flatten() for each in units.values()])
     best = torch.cat([_best(each, 1).flatten() for each in units.values()])
     weights = torch.cat([torch.full((each.numel(),), sizes[name]) for name, each in units.items()])
+    # Sorted downwards and then reversed: of equal scores the last unit goes first.
     order = scores.argsort(stable=True, descending=True).flip(0).cpu()
     order = order[~best.cpu()[order]]
     dropped = order[weights[order].cumsum(0) <= round(sparsity * float((weights).sum()))]

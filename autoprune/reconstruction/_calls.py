@@ -165,6 +165,8 @@ def _branch(made: list[_Made], readers: Mapping[int, list[int]], first: int) -> 
             normalised = True
         elif reader.function in _SUMS and len(reader.inputs) == 2:
             other = next((number for number in reader.inputs if number != place), None)
+            # The fit takes place just before the contraction runs, so the other term must be there by then. A
+            # term that is broadcast has no value for each position of the sum.
             if other is not None and other < first and made[other].shape == reader.shape:
                 return Branch(first, following[0], other, normalised)
             break

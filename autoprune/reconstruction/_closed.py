@@ -124,6 +124,7 @@ class _Narrowed:
     def places(self) -> Tensor:
         """The kept entries of the second moment."""
         span = self.moments.span
+        # A patch lists the `span` positions of a channel one after the other. Pooling makes them one entry.
         return self.cut.kept[::span] // span
 
     @property
@@ -141,16 +142,19 @@ class _Narrowed:
         """
         layer, places, old = self.moments, self.places, self.old
         variances = layer.variances(centred=self.centred)
+        # Each position of a pooled patch is a row of its own.
         rows = layer.rows * layer.span
         # All candidates have the ridge of half the inputs, so that one factor serves all of them.
         ridge = ridge_for(variances.shape[1] / 2, rows) if self.ridge is None else self.ridge
         strength = strength_for(variances, ridge)
         if order is not None:
             order, dtype = order.to(places.device), solved_in(variances, strength, old.dtype)
+            # There is an order only for layers with one group, so `strength` has one entry.
             factor = self.products.factor(
                 self.name, order, float(strength), centred=self.centred, dtype=dtype
             )
             if factor is not None:
+                # The dense weight is pooled too, so each output has `span` rows.
                 outputs = self.cut.rows[:, None] * layer.span + torch.arange(layer.span, device=places.device)
                 return factor.refit(old[0], outputs.flatten())
         product = self.products(self.name, centred=self.centred)
@@ -163,7 +167,7 @@ class _Narrowed:
         layer, places, groups = self.moments, self.places, self.cut.groups
         gram = layer.second if len(groups) == layer.groups else layer.second[groups]
         gram = gram[:, places[:, None], places]
-        if self.centred:
+        if self.centred:  # in place, since the index above has made a copy
             pooled = layer.pooled(self.inputs)
             gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)
         return gram
@@ -192,10 +196,12 @@ def _put(
     fitted = layer.unpooled(fit.weight)
     weight.copy_(from_matrices(fitted, weight, transposed=layer.transposed))
     reached = (fitted @ narrowed.inputs.to(fitted.dtype).mT).double().flatten()
+    # With this constant, the mean of each output is that of the dense layer.
     offset = narrowed.outputs - reached
     if norm is not None:
         scale, shift = folded(norm)
         offset, reached = offset.to(scale.device), reached.to(scale.device)
+        # Both models have the layer's bias, so it is not part of the offset. But the BatchNorm sees it.
         own = 0.0 if bias is None else precise(bias.detach())
         variance = _variance(fit, layer, norm).to(scale.device)
         fold_into_norm(norm, scale, shift + scale * offset, reached + own, variance)

@@ -124,6 +124,7 @@ class Contraction:
             else:
                 position = where * stride - padding + step
             inside &= (position >= 0) & (position < spatial[axis])
+            # A position outside is clamped so that the gather is valid. Its value is replaced by 0 below.
             flat = flat * spatial[axis] + position.clamp(0, spatial[axis] - 1)
         index = flat[:, None].expand(-1, self.input.shape[1], -1)
         return self.input.flatten(2).gather(2, index) * inside[:, None]

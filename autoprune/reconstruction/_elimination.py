@@ -92,6 +92,7 @@ def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) ->
     for step in range(width):
         costs = np.sum([state.costs() for state in states], axis=0)
         channel = int(costs.argmin())
+        # A cost is the exact increase over the error with the weights refitted so far, so costs add up.
         lost += float(costs[channel])
         order[step], errors[step] = channel, lost
         if step + 1 < width:
@@ -121,6 +122,7 @@ def errors_along(
         positions = (kept_first[:, None] * size + torch.arange(size)).flatten()
         factor = torch.linalg.cholesky(moment[positions[:, None], positions])
         parts = (weight[positions].T @ factor).square().sum(dim=0).view(-1, size).sum(dim=1)
+        # The channel that is removed first is the last part.
         errors += np.cumsum(parts.numpy()[::-1]) / total
     return errors
 
@@ -166,8 +168,9 @@ class _State:
         for earlier, solved in zip(self._columns, self._solved, strict=True):
             column -= earlier @ solved[start:stop].T
         solved = torch.linalg.solve(self._blocks[place].mT, column.mT).mT
-        self._weight -= solved @ self._weight[start:stop].clone()
+        self._weight -= solved @ self._weight[start:stop]
         shape = (-1, self._size, self._size)
+        # The costs read only the diagonal blocks of the inverse, so these alone are kept up to date.
         self._blocks -= column.view(shape) @ solved.view(shape).mT
         self._alive[channel] = False
         # A removed block is near singular, and `costs` solves with all blocks at once.

@@ -55,6 +55,7 @@ def exchange(
             break
         for fit in fits:
             fit.toggle(np.array(swap))
+        # The added channel is not in `inside` yet, and the removed one is: this adds and removes them.
         inside = np.setxor1d(inside, swap)
     return inside
 
@@ -115,6 +116,8 @@ class _Fit:
 
     def costs_with(self, channel: int, kept: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the increase of the error if each kept channel were removed after `channel` was added."""
+        # With the channel c, the inverse of H_KK gains U S^-1 U^T, and the weight of K loses U S^-1 V. Here U
+        # is H_KK^-1 H_Kc. S and V are the parts of H_cc and T_c that K does not explain: the table at c.
         block, left = self._blocks_and_targets(np.array([channel]))
         shared = self._table[self._rows_of(kept)[:, None], self._rows_of(np.array([channel]))]
         shared = shared.view(len(kept), self._size, self._size)

@@ -69,6 +69,8 @@ class Factor:
         # The factor is that of the moments with their ridge, whose share is subtracted.
         reached = explained - self.strength * own
         power = self.total[rows] - self.strength * self.squares[rows]
+        # The loss of W against the dense weight D. With the ridge it is total - explained, and the ridge's
+        # share of it is strength x |D - W|^2. A removed input has the weight 0 in W.
         lost = self.total[rows] - explained - self.strength * (own - 2 * shared + self.squares[rows])
         return Fit(fitted[None], *(each.clamp_min(0)[None] for each in (lost, power, reached)))
 

@@ -46,6 +46,7 @@ class LayerMoments:
     def covariance(self) -> Tensor:
         """The second moment about the mean, float64 [groups, m, m]."""
         mean = self.pooled(self.mean[:, None])
+        # Each position of a patch has a mean of its own. Pooling averages their products as well.
         return self.second - mean.mT @ mean / self.span
 
     def variances(self, *, centred: bool) -> Tensor:

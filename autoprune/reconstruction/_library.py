@@ -158,6 +158,7 @@ def error_library(
                 removed = orders[group.name][::-1]
                 found = Elimination(removed, errors_along(readers, removed, ridge=ridge))
             # By rounding, an error may be about 1e-17 below the one before it.
+            # Entry k is the error after k removals. In reverse order, entry w is the error with w channels.
             errors = np.maximum.accumulate(np.concatenate([[0.0], found.errors]))[::-1]
             measured[group.name] = _Measured(errors, found.order[::-1].copy(), len(found_by.names(group)))
         if done is not None:

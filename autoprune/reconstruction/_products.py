@@ -60,6 +60,7 @@ class Products:
             name: name of the weight.
             centred: whether the moments are about the mean.
         """
+        # PyTorch increments `_version` at each change in place, so further training gives new products.
         key = (name, centred, self.model.get_parameter(name)._version)
         if key not in self._known:
             self._known[key] = self._compute(name, centred)
@@ -103,6 +104,7 @@ class Products:
     def _make_room(self, needed: int) -> None:
         """Drop the factors that were not used for longest."""
         sizes = {key: factor.nbytes for key, factor in self._factors.items()}
+        # `factor` moves each key that it uses to the end, so the oldest come first.
         for key in sizes:
             if sum(sizes[each] for each in self._factors) + needed > self._room:
                 del self._factors[key]

@@ -61,6 +61,7 @@ class Regression:
         """Return the sums of a layer that keeps fewer inputs, and perhaps fewer outputs and groups."""
 
         def of_outputs(sums: Tensor | float) -> Tensor:
+            # `cut.rows` numbers the outputs through all groups.
             flat = torch.as_tensor(sums).flatten(0, 1)[cut.rows]
             return flat.reshape(len(cut.groups), -1, *flat.shape[1:])
 

@@ -95,6 +95,7 @@ def repair_sequential(
         set_training(prunable.model, False)
         set_training(model, False)
         with guarded("repair: the model failed on the images", DataError, memory_passes=True):
+            # The dense model runs first: it draws the positions, and gives the values that the fits aim at.
             dense_ends, ends = paired_branches(prunable.model, model, inputs)
             targets = Targets(dense_ends, positions, torch.Generator().manual_seed(seed))
             watched(prunable.model, inputs, targets)
@@ -135,6 +136,7 @@ def paired_branches(
 
     If the models make different calls, because blocks are dropped, each contraction is its own target.
     """
+    # One image suffices, because the calls and their order do not depend on the batch.
     one = mapped(lambda tensor: tensor[:1], inputs)
     made, made_small = (record(model, on_device_of(model, one)) for model in (dense, small))
     found = branches(made)
@@ -182,6 +184,7 @@ class Targets:
             self.places[name] = self._pending.places(result, self.positions, self.generator)
             self.shapes[name] = tuple(result.shape)
         for name in self._aims.get(number, ()):
+            # A target is the contraction itself or a later call, so its places are drawn by now.
             contraction = self._calls.pop(name)
             self.values[name] = contraction.taken(result, self.places[name])
             # Only its stride, padding and shapes are needed later, so its input is freed.
@@ -240,6 +243,7 @@ class Fits:
         """
         places, shape = self.targets.places[name], self.targets.shapes[name]
         on = contraction.input.device
+        # Each layer is fitted once, so its values are freed here.
         values = self.targets.values.pop(name).to(on)
         places = None if places is None else places.to(on)
         if name in self.kept:
@@ -293,6 +297,7 @@ class Layer:
         matrices = to_matrices(weight, groups, transposed=self.transposed)
         if self.norm is None:
             return matrices
+        # The target lies behind the BatchNorm, so its scale is part of the weight that is fitted.
         scale, _ = folded(self.norm)
         return matrices * scale.reshape(groups, -1, 1)
 
@@ -311,6 +316,7 @@ class Layer:
             part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
             fitted = fitted / part.reshape(len(old), -1, 1)
             mean, variance = found.mean.flatten() / part, found.fit.reached.flatten() / part.square()
+            # part x (fitted x + own) + shift gives the fit, so the bias `own` is taken out of its constant.
             own = torch.zeros_like(mean) if bias is None else precise(bias)
             fold_into_norm(norm, part, constant - part * own, mean + own, variance)
         elif bias is not None:

@@ -57,12 +57,15 @@ class _Sum:
         """Keep the sums over the positions of each pair of channels."""
         groups, patch, _ = self.second.shape
         channels = patch // self.span
+        # Only products of two channels at the same position count, since the refit mixes channels in the
+        # same way at all positions.
         pairs = self.second.view(groups, channels, self.span, channels, self.span)
         self.second = pairs.diagonal(dim1=2, dim2=4).sum(dim=-1)
 
     def moments(self) -> LayerMoments:
         """Turn the sums into means, in place."""
         pooled = self.mean.shape[1] // self.second.shape[1]
+        # A pooled patch has added one product for each of its positions, but one mean.
         second, mean = self.second.div_(self.rows * pooled), self.mean.div_(self.rows)
         return LayerMoments(second, mean, self.rows, self.transposed)
 
@@ -121,6 +124,7 @@ class Sums:
         mean = torch.zeros(groups, patch, dtype=torch.float64, device=on)
         self._sums[name] = _Sum(second, mean, contraction.transposed, span)
         self._make_room()
+        # `_make_room` may have left out this very layer.
         if name in self._sums:
             self._sums[name].second = torch.zeros_like(self._sums[name].second, device=on)
 

@@ -113,8 +113,10 @@ class MovingBudget:
             return None
         name = next(iter(self.plans))
         low, high, running = self._bracket(trials)
+        # Plans that run now divide the gap as well, so that parallel workers try different ones.
         points = [low, *(place for place in running if low < place < high), high]
         gaps = [(after - before, -before) for before, after in itertools.pairwise(points)]
+        # Of equal gaps the lowest one, because positions are negated.
         gap, start = max(gaps)
         return self._planned(name, -start + gap // 2) if gap > 1 else None
 
@@ -164,6 +166,7 @@ class MovingBudget:
         step, edge = self._first_step(), len(self.space.shares)
         for trial in ended:
             gained = self.passes(trial) and self.level_of(trial) < edge
+            # Only the sampler's proposals were placed by the step, so only they change it.
             if self._planned_of(trial) is None:
                 step = 2 * step if gained else max(1, step // 2)
             edge = self.level_of(trial) if gained else edge

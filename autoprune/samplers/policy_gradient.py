@@ -74,6 +74,8 @@ class PolicyLearner:
         self.baseline += (1 - BASELINE) * (outcome.score - self.baseline)
         off = places(self.context, outcome.ratios) - self.mean
         surprise = np.clip((off / np.exp(self.log_spread)) ** 2 - 1, -1.0, 3.0)
+        # The gradient of the log-probability by the mean is off / spread^2. A step in proportion to the
+        # variance cancels the division, and a narrow policy does not take huge steps.
         self.mean = np.clip(self.mean + MEAN_RATE * advantage * off, 0.0, 1.0)
         # The logarithm keeps the spread positive. The entropy of a normal distribution is this logarithm plus
         # a constant, so its gradient is 1.

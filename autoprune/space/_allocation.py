@@ -68,6 +68,7 @@ def ranking_gates(rows: Sequence[Levels], scores: Sequence[Sequence[FloatArray]]
     for row, groups in zip(rows, scores, strict=True):
         descending = -np.sort(-np.concatenate(groups))
         needed = np.ceil(row.edges * len(descending) - 1e-9).astype(np.int64)
+        # The score of the last needed channel is the threshold at which that many are kept.
         gates.append(descending[np.clip(needed, 1, len(descending)) - 1])
     return gates
 
@@ -116,6 +117,7 @@ def _order(rows: Sequence[Levels], gates: Sequence[FloatArray]) -> IntArray:
     level = np.concatenate([np.arange(top) for top in tops])
     ratio = np.concatenate([row.edges for row in rows])
     gate = np.concatenate([np.minimum.accumulate(each) if len(each) else each for each in gates])
+    # np.lexsort sorts by its last key first.
     order: IntArray = variable[np.lexsort((variable, level, ratio, -gate))].astype(np.int64)
     return order
 

@@ -142,6 +142,7 @@ class DepthSpace(SearchSpace):
         best = levels
         for kept in self._others(pattern, ratios[: len(pattern)]):
             low, high = self._ends(kept)
+            # Either no widths fit, or the widest plan fills no more than the best one so far.
             if low > 1 or high <= self._usage(best):
                 continue
             found, inside = self._filled(kept, ratios[None])
@@ -243,6 +244,7 @@ class DepthSpace(SearchSpace):
         if live and space is not None:
             listed = space.list_levels()
         else:
+            # Without keep ratios there is one plan, if it fits. With them, none fits.
             listed = np.zeros((int(self._ends(kept)[0] <= 1 and not live), len(live)), np.int64)
         if listed is None:
             return None

@@ -52,6 +52,7 @@ def improved(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) -> 
         gains = total_values(values, found) - total_values(values, levels[None])
         if len(found) and gains.max() > least:
             levels = found[gains.argmax()]
+        # A range of at most CHOICES levels was looked at in full, and a narrower one shows nothing new.
         elif 2 * reach >= CHOICES:
             reach //= 4
         else:
@@ -88,10 +89,12 @@ def _best_by_cost(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray
         # The cost of a choice, relative to the variable's smallest choice, with the others as they are.
         costs = [part - part[0] for part in np.split(usage[:-1], np.cumsum(counts)[:-1])]
         held = [cost[chosen == level] for cost, chosen, level in zip(costs, choices, levels, strict=True)]
+        # The capacity for all choices: the budget that is left, and the cost of the present choices.
         room = 1 - usage[-1] + np.concatenate(held).sum()
         # Twice the room, because several changes together may cost less than the sum of each alone.
         most = min(float(sum(cost[-1] for cost in costs)), 2 * float(room))
         if most > 0:
+            # BINS + 1 is more than any capacity, so such a choice is never taken.
             amounts = [np.minimum(np.round(cost / most * BINS), BINS + 1).astype(np.int64) for cost in costs]
             picks = _table(amounts, worth)
             found.append(np.stack([each[pick] for each, pick in zip(choices, picks, strict=True)], axis=1))

@@ -102,6 +102,7 @@ class Filler:
     def _scale(self, ratios: FloatArray) -> tuple[IntArray, FloatArray]:
         """Bisect the common factor, and return the last levels that fit and their ratios, both [n, k]."""
         ratios = np.clip(ratios, self.ladder.low, self.ladder.high)
+        # At -1 all variables are at their lowest levels. A space whose smallest plan does not fit is refused.
         fits, over = np.full(len(ratios), -1.0), np.full(len(ratios), 1.0)
         for _ in range(BISECTIONS):
             middle = (fits + over) / 2
@@ -128,6 +129,7 @@ class Filler:
         """Return how near each scaled ratio is to its next level, 0 (just reached) to 1, [n, k]."""
         parts = []
         for v, row in enumerate(self.ladder.rows):
+            # The last bound only has to be above the highest ratio: the highest level is never raised.
             bounds = np.concatenate([[row.ratios[0]], row.edges, [row.ratios[-1] + 1.0]])
             lower, upper = bounds[levels[:, v]], bounds[levels[:, v] + 1]
             parts.append((scaled[:, v] - lower) / np.maximum(upper - lower, 1e-12))

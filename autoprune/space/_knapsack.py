@@ -88,6 +88,7 @@ def knapsack(ladder: Ladder, values: Sequence[FloatArray]) -> IntArray:
     reached = {levels.tobytes(): levels}
     for _ in range(ROUNDS):
         levels = _priced(ladder, values, _marginal_costs(ladder, levels))
+        # The rounds have settled, or they repeat a cycle.
         if levels.tobytes() in reached:
             break
         reached[levels.tobytes()] = levels

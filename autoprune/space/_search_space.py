@@ -199,6 +199,7 @@ class SearchSpace:
         columns = []
         for row in self.ladder.rows:
             mine = wanted[:, row.columns]
+            # Tied groups share a ratio: that of all their channels together.
             kept = mine.sum(axis=1) / self._full[row.columns].sum()
             ratios = np.clip(kept, row.ratios[0], row.ratios[-1])
             # Widths of this space get the very ratio of their level, so that decoding gives them back.

@@ -87,6 +87,7 @@ class PenaltyHook(StepHook):
         if self._spec.proximal is not None:
             for parameter, index in self._places:
                 scale = parameter if index is None else parameter[index]
+                # A gradient step on strength x penalty is proportional to this product as well.
                 shrunk = self._spec.proximal(scale, self._strength * moment.learning_rate)
                 parameter[slice(None) if index is None else index] = shrunk
         if (moment.step + 1) % self._every == 0 or moment.step + 1 == moment.total:

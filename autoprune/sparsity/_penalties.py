@@ -83,6 +83,7 @@ def group_lasso(given: PenaltyInput, alpha: float = 4.0) -> Tensor:
     total = sizes.zero
     for group in given.groups:
         norms = sizes.norms(group)
+        # The weights of the norms are constants, through which no gradient flows.
         fixed = norms.detach()
         spread = (fixed.max() - fixed.min()).clamp(min=torch.finfo(fixed.dtype).tiny)
         total = total + (norms * 2 ** (alpha * (fixed.max() - fixed) / spread)).sum()
@@ -148,6 +149,7 @@ class ChannelSizes:
         """Return the norm [width] of each channel. At 0 its gradient is 0."""
         squares = self.squares(group)
         alive = squares > 0
+        # At 0 the slope of the root is infinite, and infinity times 0 is NaN. So it is taken of 1 there.
         return torch.where(alive, squares, 1.0).sqrt() * alive
 
     def _sum(self, name: str, axis: int) -> Tensor:

@@ -89,6 +89,7 @@ def requeue_trial(study: optuna.Study, number: int) -> None:
         if ":relative_params" in key:
             storage.set_trial_system_attr(trial_id, key, "")
     storage.set_trial_system_attr(trial_id, fact_key(LEASE), None)
+    # The state is written last: from then on another process may claim the trial and write its own lease.
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
@@ -120,6 +121,7 @@ def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
         if died < MAX_INTERRUPTIONS:
             requeue_trial(study, seen.number)
             return True
+        # The state is written last, because a trial that has ended takes no attributes.
         reason = f"its process died {died} times while it ran."
         _log.warning("trial %d failed: %s", seen.number, reason)
         outcome: Any = {"failure": reason, ENDED_BEFORE: count_ended(study)}

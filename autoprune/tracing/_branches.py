@@ -105,6 +105,7 @@ class Graph:
         if not isinstance(last, Node) or list(node.args).count(last) > 1 or self._readers(last) != {node}:
             return frozenset()
         found: set[Node] = set()
+        # Backwards, so that all readers of a node are judged before the node itself.
         for each in list(self.place)[self.place[last] :: -1]:
             is_inside = each is last or (each in self.live and self._readers(each) <= found)
             if (

@@ -137,6 +137,7 @@ class ShapeCheck:
                         small = narrow_to(model, prunable, plan)
                     for module in small.modules():
                         module.training = training
+                    # BatchNorm in train mode refuses a single value for each channel, hence a batch of two.
                     with ran:
                         call(small, repeat_batch(inputs, 2) if training else inputs, prunable.target)
                 except _FAULTS_OF_WIDTH as error:

@@ -158,6 +158,7 @@ def race(
     best = min((each.seconds[0] for each in _left(candidates)), default=math.inf)
     for candidate in _left(candidates):
         _drop_if_slow(candidate, candidate.seconds[0], HOPELESS * best)
+    # A candidate that is left alone has won. It needs one step after the warm-up, for its time.
     for _ in range(repeats if len(_left(candidates)) > 1 else 1):
         if clock() > end:
             break

@@ -187,6 +187,7 @@ class Trainer:
 
     def _update(self, moment: Moment) -> None:
         if self._hooks:
+            # Hooks read gradients and add their own, so the factor of float16 training is divided out first.
             self._scaler.unscale_(self._optimizer)
         for hook in self._hooks:
             hook.after_backward(self.model, moment)

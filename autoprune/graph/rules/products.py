@@ -15,6 +15,7 @@ from autoprune.graph.labels import LabelVector
 def matmul(op: OpContext) -> Value:
     """Tie the contracted axes of a matrix product and its broadcast batch axes."""
     first, second = _product_operands(op)
+    # Batch axes are aligned at the right, as in broadcasting: an operand with fewer has the last letters.
     batch = "".join(chr(ord("a") + axis) for axis in range(max(len(first.shape), len(second.shape), 2) - 2))
     left = f"{batch[len(batch) - len(first.shape) + 2 :]}xk" if len(first.shape) > 1 else "k"
     right = f"{batch[len(batch) - len(second.shape) + 2 :]}ky" if len(second.shape) > 1 else "k"
@@ -182,6 +183,7 @@ def contract(
     labels: dict[str, LabelVector | None] = {}
     factors, summed = [], []
     for letter, places in letters.items():
+        # An axis of size 1 is broadcast. It ties nothing.
         wide = [(operand, axis) for operand, axis in places if operand.shape[axis] > 1]
         labels[letter] = next((o.labels[a] for o, a in wide if o.labels[a] is not None), None)
         for operand, axis in wide:

@@ -60,6 +60,8 @@ def design_candidates(prunable: Prunable, operators: Sequence[Operator], levels:
         place = prunable.position[group.name]
         # Groups of one colour share a column. Shuffling its levels for each keeps them uncorrelated.
         order = rng.permutation(levels)
+        # If there are more colours than columns, some groups of one operator share one. Then only the shuffle
+        # keeps their levels apart.
         column = array[:, colours[place] % array.shape[1]]
         widths[:, place] = width_levels(group.width, levels, rng)[order[column]]
     return np.concatenate([widths, _on_one_step(prunable, widths, levels, rng)])

@@ -235,6 +235,7 @@ def _calibrated(readings: Readings, surfaces: Sequence[Surface]) -> Fit:
     kinds = sum_kinds(surfaces, readings.sizes, readings.signature)
     used = kinds.any(axis=0)
     columns = np.concatenate([np.ones((len(kinds), 1)), kinds[:, used]], axis=1)
+    # Both sides are divided by the measured time, so that relative errors are minimised.
     solved = solve_non_negative(columns / readings.whole_ms[:, None], np.ones(len(kinds)))
     scales = np.ones(2)
     scales[used] = solved[1:]
@@ -246,6 +247,7 @@ def _folds(readings: Readings, folds: int = _FOLDS) -> Iterator[tuple[Readings, 
     """Iterate over (training part, held-out part). Candidates of equal sizes are in the same part."""
     flat = readings.sizes.reshape(len(readings.sizes), -1)
     _, candidate = np.unique(flat, axis=0, return_inverse=True)
+    # A fixed seed: all forms are compared on the same folds.
     fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % folds)[candidate]
     for number in range(folds):
         yield readings.part(fold != number), readings.part(fold == number)

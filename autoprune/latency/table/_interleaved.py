@@ -82,6 +82,7 @@ class Reference:
         seconds = _warm_up(candidate.profiled)
         counted, _, reference_ms = self._slices(candidate.profiled, seconds)
         profile = candidate.profile()
+        # The profile also holds the passes of the warm-up, which come first.
         operators = faster_half(profile.ms[-len(counted) :][counted]) / reference_ms
         return RelativeTimes(*self._whole(candidate, seconds), operators, profile.events)
 

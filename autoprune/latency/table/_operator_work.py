@@ -120,6 +120,7 @@ def _shapes(call: Call, numbers: Sequence[Number], sizes: FloatArray) -> list[Fl
 def _macs(call: Call, shapes: Sequence[FloatArray]) -> FloatArray:
     """Return the MACs [n] of a contraction, up to a factor that is the same at all sizes."""
     if "conv" in call.name.lower() and call.weights:
+        # Each output value takes the weights of one filter, or each input value if it is transposed.
         data = shapes[0] if "transpose" in call.name.lower() else shapes[-1]
         return np.asarray(data.prod(axis=0) * shapes[min(call.weights)][1:].prod(axis=0))
     # (m, k) by (k, n): the product of the three tensors' elements is the square of m k n.

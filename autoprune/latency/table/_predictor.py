@@ -109,6 +109,7 @@ class _Part:
         """Add up the milliseconds [n, operators] of those operators whose blocks are all kept."""
         kept = widths[:, self._groups :]
         if kept.shape[1]:
+            # The product counts, for each operator, the dropped blocks that hold it.
             milliseconds = milliseconds * ((1 - kept) @ self._inside.T == 0)
         total: FloatArray = milliseconds.sum(axis=1)
         return total

@@ -213,6 +213,8 @@ def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: 
     for _ in range(solutions):
         solved = solve_non_negative(columns * used[:, None], ms * used)
         error = np.abs(columns @ solved - ms) / np.maximum(ms, 1e-9)
+        # Huber's weights: beyond the threshold, a reading counts in proportion to 1 / error. The square
+        # root is taken because the solver squares the rows.
         used = weights / np.sqrt(np.maximum(error / _OUTLYING, 1))
     coefficients = np.zeros(len(largest))
     coefficients[used_columns] = solved / largest[used_columns]

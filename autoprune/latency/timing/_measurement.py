@@ -131,6 +131,8 @@ def _rank(count: int) -> int:
     """Return the rank, from either end, of the values that bound the 95% interval of `count` values."""
     from scipy.stats import binom  # takes a while to import
 
+    # The number of values below the median is binomial. The rank is the smallest r with P(B <= r) >= 2.5%, so
+    # the median lies outside at either end with a probability P(B < r) below 2.5%.
     return int(binom.ppf(0.025, count, 0.5))
 
 

@@ -184,6 +184,7 @@ def isomorphic(given: Proposer) -> IntArray:
             classes.setdefault(topology[name], []).append(name)
     shares: dict[str, FloatArray] = {}
     for names in classes.values():
+        # A rank as a share of its class: one threshold then cuts the same share of each class.
         ranks = rankdata(np.concatenate([found[name] for name in names]))
         ends = np.cumsum([len(found[name]) for name in names])
         shares.update(zip(names, np.split(ranks / len(ranks), ends[:-1]), strict=True))

@@ -122,6 +122,7 @@ def race_epochs(epochs: int, entrants: int, *, uniform: bool, rates: int = 1) ->
         count = entrants if stage == 0 else places(entrants, len(ends) - 1 - stage)
         total += count * (end - before)
         total += (count + uniform) * COOL_DOWN * end if end < epochs else 0.0
+        # Learning rates are compared after the last stage but one. A race of a single stage compares none.
         if end == ends[-2:][0] < epochs:
             total += (rates - 1) * (count + uniform) * (1 + COOL_DOWN) * end
         before = end

@@ -152,6 +152,7 @@ def cool_down(
         epochs=None,
         steps=max(1, round(COOL_DOWN * steps)),
         learning_rate=learning_rate_at(whole, steps, whole.total_steps(per_epoch), best_score),
+        # Without a warm-up, this schedule falls linearly to 0.
         schedule="one-cycle",
         warmup=0.0,
         rate_by_score=(),
