@@ -186,8 +186,8 @@ def shown_url(text: str) -> str:
 def printable(text: str) -> str:
     r"""Return a text that is safe to print: control characters are escaped, such as "\x1b".
 
-    Invisible characters that change the order of others are escaped too, and so are lone surrogates, which
-    represent bytes of a file name that are not UTF-8. Line breaks and tabs stay.
+    Invisible characters that change the order of others are escaped too. So are lone surrogates, which stand
+    for bytes of a file name that are not UTF-8. Line breaks and tabs stay.
     """
     if text.isprintable():
         return text

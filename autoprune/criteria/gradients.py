@@ -84,10 +84,10 @@ def taylor(given: CriterionInput) -> Importance:
 def fisher(given: CriterionInput) -> Importance:
     """Average the squared change of an image's loss if a channel is removed, to first order.
 
-    With a the activations of a channel at all positions of all its feature maps and L_n the loss of image n,
-    its importance is 1/(2N) sum_n (sum a dL_n/da)^2. The inner sum is the gradient of L_n with respect to a
-    gate of value 1 that multiplies all maps of the channel. The loss is cross-entropy if none is given. A
-    group that no tensor holds is ranked by the l2 norm of its filters.
+    The importance of a channel is 1/(2N) sum_n (sum a dL_n/da)^2. Here a are its activations at all positions
+    of all its feature maps, and L_n is the loss of image n. The inner sum is the gradient of L_n with respect
+    to a gate of value 1 that multiplies all maps of the channel. The loss is cross-entropy if none is given.
+    A group that no tensor holds is ranked by the l2 norm of its filters.
 
     Raises:
         PlanError: no data is given.

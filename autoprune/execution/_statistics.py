@@ -71,7 +71,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Do what `torch.nn.functional.batch_norm` does, with statistics over the shares of all processes."""
+    """Normalise as PyTorch does, with statistics over the shares of all processes."""
     values = inputs.detach().float() if inputs.dtype.itemsize < 4 else inputs.detach()
     axes = _axes(values)
     own = values.new_full((1,), values.numel() // values.shape[1])

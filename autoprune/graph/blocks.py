@@ -28,9 +28,10 @@ class Dropped(nn.Module):
     """Takes the place of a module of a dropped branch. It has no parameters and computes no layer.
 
     The model's own code still runs around it, so its result must pass through this code. The last module of a
-    branch returns the number 0.0, which a sum with tensors of any shape takes, or a tensor of one zero if the
-    code goes on to work on it. The modules before it return a tensor of one zero, on which further operators
-    cost nothing. If the code needs a tensor of the full shape, all of them return zeros like their input.
+    branch returns the number 0.0, which can be added to a tensor of any shape. If the code works on the
+    result before the sum, it returns a tensor of one zero instead. The modules before it return a tensor of
+    one zero, on which further operators cost nothing. If the code needs a tensor of the full shape, all of
+    them return zeros like their input.
 
     Args:
         gives: "nothing" for 0.0, "zero" for a tensor of one zero, or "zeros" for zeros like the input.

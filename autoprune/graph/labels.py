@@ -111,7 +111,7 @@ def _first_reasons(events: list[tuple[LabelVector, str]], of_label: LabelVector)
     reasons: dict[int, str] = {}
     for vector, reason in events:
         for component in np.unique(of_label[vector]).tolist():
-            # STRUCTURAL is the weakest reason: any other one tells the user more.
+            # STRUCTURAL is the weakest reason: any other one helps the user more.
             if component not in reasons or reasons[component] == STRUCTURAL:
                 reasons[component] = reason
     return reasons

@@ -1,4 +1,4 @@
-"""Check where slices start: a narrowed slice must start right behind the channels that are kept before it.
+"""Check the starts of slices: a narrowed slice must start right behind the channels that are kept before it.
 
 A comparison of shapes is not enough. `x[:, 2:4]` has the right shape wherever it starts.
 

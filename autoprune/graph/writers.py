@@ -67,8 +67,8 @@ def shortcuts(prunable: Prunable) -> dict[str, tuple[str, ...]]:
     """Return {group name: weight of the layer that starts the shortcut} of groups that additions tie.
 
     Each addition of a residual stream needs at least one layer more on the branch than on the shortcut. So
-    the writer with the shortest way from the input starts the shortcut: the projection of a stage, or the
-    layer before the first block if there is no projection.
+    the writer with the shortest way from the input starts the shortcut. It is the projection of a stage, or
+    the layer before the first block if there is none.
     """
     added = _added(prunable)
     found = {}

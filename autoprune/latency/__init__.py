@@ -1,4 +1,4 @@
-"""Measure the latency of models in the runtime where they will run.
+"""Measure the latency of models in the runtime that will run them.
 
 A candidate and its dense model are timed side by side, so that other load on the machine cancels out.
 

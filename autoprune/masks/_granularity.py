@@ -21,8 +21,8 @@ class GranularitySpec(Row):
     """A row of GRANULARITIES.
 
     Attributes:
-        leading: number of leading axes of a convolution's weight [out, in, *kernel] that tell units apart:
-            0 for all axes, and -1 for all but the last. A unit spans the other axes.
+        leading: number of leading axes of a convolution's weight [out, in, *kernel] that distinguish its
+            units. 0 means all axes, and -1 all but the last. A unit spans the other axes.
         two_of_four: whether two of every four consecutive inputs stay, in place of a share of the units.
     """
 
@@ -30,7 +30,7 @@ class GranularitySpec(Row):
     two_of_four: bool = False
 
     def axes(self, weight: Tensor) -> int:
-        """Return the number of leading axes that tell the units of a weight apart.
+        """Return the number of leading axes that distinguish the units of a weight.
 
         If a kernel is a single weight, as in a linear layer, vectors and kernels are single weights.
         """

@@ -97,13 +97,13 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
     """Compare a rebuilt model with the dense one whose dropped channels and branches are set to zero.
 
     Both models run in float64 on a random input. Untrained heads and layers initialised to zero would hide
-    errors, so both hold random parameters and buffers in place of their own, and the small model holds the
+    errors. So the dense model gets random parameters and buffers in place of its own, and the small model the
     slices of them that the plan names. Running statistics are those of the random model's activations, so
     that neither outputs nor rounding errors grow from layer to layer.
 
     Narrowing a group that crosses a normalisation over channels changes the function by design. If the plan
-    narrows such groups, the proof has two more parts: a rebuild that keeps these groups whole must equal its
-    reference, and `small` must compute the same as a fresh rebuild of the plan.
+    narrows such groups, the proof has two more parts. A rebuild that keeps these groups whole must equal its
+    reference. And `small` must compute the same as a fresh rebuild of the plan.
 
     Args:
         prunable: the traced dense model.

@@ -42,8 +42,8 @@ class Branch:
         call: number of the contraction's call.
         target: number of the call whose result is the target. It is the contraction itself, the BatchNorm
             after it, or the sum to which its output is added.
-        other: number of the call whose result is the other term of that sum, made before the contraction;
-            None if the target is not a sum.
+        other: number of the call that returned the other term of that sum, before the contraction ran. None
+            if the target is not a sum.
         normalised: whether there is a BatchNorm between the contraction and the target.
     """
 

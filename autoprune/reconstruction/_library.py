@@ -133,8 +133,8 @@ def error_library(
     it is slightly larger than that of `refit`.
 
     A reader without moments gets the mean error of the group's other readers. If none of a group's readers
-    has moments, each of them (at least one) gets the mean error of all measured readers of the model at the
-    same keep ratio. If nothing was measured, that is (1 - keep ratio)^2.
+    has moments, each of them gets the mean error of all measured readers of the model at the same keep ratio.
+    A group without readers counts as having one. If nothing was measured, that is (1 - keep ratio)^2.
 
     Args:
         model: the dense model.

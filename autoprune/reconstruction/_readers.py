@@ -37,8 +37,8 @@ class Readers:
         """Return the readers of a channel group. A convolution with groups gives one reader for each of them.
 
         The error of a reader is a share of the whole layer's output. So a convolution with groups counts no
-        more than another one, and a layer that reads several concatenated groups counts in proportion to the
-        part that it reads of each. Inputs from other groups do not compensate for removed channels.
+        more than another one. A layer that reads several concatenated groups counts for each in proportion to
+        the part that it reads of it. Inputs from other groups do not compensate for removed channels.
         """
         readers: list[Reader] = []
         for member in self._members(group):

@@ -89,11 +89,11 @@ def moments(
     The model runs in eval mode on its own device and is restored afterwards. The sums are float64 on the same
     device, or on the CPU instead of MPS, which has no float64.
 
-    If the moments would exceed the limit, those of the largest layers are pooled first. Of a layer with a
-    kernel, or with a flattened feature map as its input, only the second moment of its channels is kept,
+    If the moments would exceed the limit, those of the largest layers are pooled first. A layer with a
+    kernel, or with a flattened feature map as its input, then has the second moment of its channels only,
     pooled over the positions in a patch. It is 81 times smaller for a 3 x 3 kernel, and the refit mixes
-    channels in the same way at all positions. (Blocks of single channels would be as small, but would hold no
-    covariance between removed and kept channels.) A layer that is still too large, or that the model calls
+    channels in the same way at all positions. Blocks of single channels would be as small, but would hold no
+    covariance between removed and kept channels. A layer that is still too large, or that the model calls
     more than once, is left out with the reason. The size depends only on the number of inputs, so fewer
     positions would not help.
 

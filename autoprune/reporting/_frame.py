@@ -19,9 +19,9 @@ from autoprune.support.extras import load_extra
 def trial_frame(summary: StudySummary) -> Any:
     """Return a pandas DataFrame of all trials, indexed by their numbers.
 
-    Its columns are origin, state, outcome, score, error (the standard error of the score), a column such as
-    "after 50 steps" for each rung, the costs by their names ("macs", "params"), the share of each in the
-    dense model's ("macs share"), seconds, failure, and the width of each group ("width conv1").
+    Its columns are origin, state, outcome, score, error (the standard error of the score), seconds and
+    failure. Each rung has a column, such as "after 50 steps". Each cost has one with its amount ("macs") and
+    one with its share of the dense model's ("macs share"). Each group has one with its width ("width conv1").
 
     Raises:
         ConfigError: pandas is not installed.

@@ -258,7 +258,7 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 
 def _amount(value: float | None, cost: str) -> str:
-    """Write an amount without its unit if the name of the cost says it: "1.12 M" of MACs, "174 kB"."""
+    """Write an amount without its unit if the name of the cost contains it: "1.12 M" of MACs, "174 kB"."""
     if value is None or not math.isfinite(value):
         return "-"
     unit = COSTS[cost].unit

@@ -1,4 +1,4 @@
-"""Write what a study shows as sentences, for the terminal and for the HTML report.
+"""Write the findings of a study as sentences, for the terminal and for the HTML report.
 
 Example:
     summary_notes(summary)[-1]          # "The winner, trial 17, is 0.80 points (95% interval ..."

@@ -83,7 +83,7 @@ class StudySummary:
     def enough_trials(self) -> int | None:
         """After how many trials the best score was within its standard error of the final one, or None.
 
-        Scores of different budgets say nothing on this, so it is None if the search has a tolerance.
+        It is None if the search has a tolerance, because scores of different budgets cannot be compared.
         """
         return enough_trials(self.records) if self.smallest is None else None
 

@@ -1,4 +1,4 @@
-"""The verdict of a search: what its winner gains over one keep ratio for all groups, with an interval.
+"""The verdict of a search: the gain of its winner over one keep ratio for all groups, with an interval.
 
 Both models are trained fully and evaluated on the same images, so their scores are compared image by image.
 
@@ -113,9 +113,9 @@ def _interval(first: Samples | None, second: Samples | None, *, study: str) -> I
 def paired_interval(first: FloatArray, second: FloatArray) -> Interval | None:
     """Return the 95% interval of the mean difference of two models' values [n] on the same images.
 
-    For hits (0 and 1) it is the interval of McNemar's exact test: given how many images only one of the
-    models gets right, the number that the first one gets right is binomial. Otherwise it is the t interval of
-    the differences.
+    For hits (0 and 1) it is the interval of McNemar's exact test. It looks at the images that only one of the
+    models gets right: the number of those that the first one gets right is binomial. For other values it is
+    the t interval of the differences.
 
     Returns:
         The interval, or None if there are fewer than two images.

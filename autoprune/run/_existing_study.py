@@ -1,4 +1,4 @@
-"""Goes on with a study of the same name, or replaces it, as the argument if_exists of a search says.
+"""Goes on with a study of the same name, or replaces it, by the argument if_exists of a search.
 
 Example:
     changes = changes_since(study, spec)         # ["search.trials=100"]: the changes that a resume makes

@@ -67,9 +67,9 @@ def cut_weights(values: FloatArray) -> FloatArray:
 def draw_cuts(ladder: Ladder, weights: FloatArray, rng: np.random.Generator) -> IntArray:
     """Draw single cuts until the plan fits the budget, and return its levels [k].
 
-    Each cut picks a variable that is not yet at its lowest level, with probability proportional to its
-    weight times its number of levels, and lowers it by one level. The number of levels is a factor so that
-    fine and coarse groups shrink alike.
+    Each cut lowers one variable by one level. Among those that are not at their lowest level, the probability
+    is proportional to the weight times the number of levels. The number of levels is a factor so that fine
+    and coarse groups shrink alike.
     """
     # The cuts of a variable are the events of a Poisson process with that rate. So all cuts are drawn at
     # once and sorted by time, and bisection finds how many of them the budget needs.

@@ -69,8 +69,8 @@ def make_ddpg(context: SamplerContext) -> BaseSampler:
     episode. The discount is 1, and the reward is the score less a moving average.
 
     In searches of 60 trials, warm starts among them, "gp", "tpe" and "evolution" gave better results in all
-    three settings of experiments/search_efficiency (table.md, means of three seeds), and "policy_gradient" in
-    two of them. The paper has 400 episodes.
+    three settings of experiments/search_efficiency. "policy_gradient" did in two of them (table.md, means of
+    three seeds). The paper has 400 episodes.
 
     Reference: He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", 2018,
     section 3 and algorithm 1, and Lillicrap et al., "Continuous Control with Deep Reinforcement Learning",

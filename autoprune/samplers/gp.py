@@ -22,8 +22,8 @@ from autoprune.samplers._study_view import view_study
 class _AmongWhole(GPSampler):
     """A GP sampler that ignores a proposal of another process until it is completely written.
 
-    Optuna's sampler stores the proposal of a running trial in pieces of 2,045 characters, about fifty ratios,
-    and raises an error if it reads a proposal whose last piece is missing.
+    Optuna's sampler stores the proposal of a running trial in pieces of 2,045 characters, about fifty ratios.
+    It raises an error if it reads a proposal whose last piece is missing.
     """
 
     def sample_relative(

@@ -92,8 +92,8 @@ def make_policy_gradient(context: SamplerContext) -> BaseSampler:
     Reference: Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
     Learning", 1992, section 6. Differs in four points:
 
-    - The policy learns from the plan to which the budget changed its draw, and from trials that it did not
-      propose (warm starts) as if they were its own.
+    - The policy learns from the plan into which the budget changed its draw. It also learns from warm starts,
+      as if it had proposed them.
     - Advantages are divided by the scores' standard deviation so far, since the unit of the score is not
       known, and are clipped.
     - A spread moves by ((plan - mean) / spread)^2 - 1, clipped to [-1, 3], so that one far plan moves little.

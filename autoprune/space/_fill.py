@@ -81,7 +81,7 @@ class Filler:
         order = np.argsort(-remainders, axis=1, kind="stable")
         usage = self.ladder.usage(levels)
         risen = True
-        # Rounds, so that no variable rises twice before all others had their turn.
+        # In rounds, so that no variable rises twice before all others have been tried.
         while risen:
             risen = False
             for rank in range(levels.shape[1]):

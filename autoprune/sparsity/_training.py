@@ -198,9 +198,9 @@ def sparsify(
 ) -> Sparsified:
     """Train a copy of the dense model under a penalty.
 
-    With several strengths, each is tried in a short training, and the best is trained in full. The best is
-    the one whose model scores highest on the validation part after `share` of its channels are cut by one
-    threshold (with at least one left in each group) and BatchNorm is measured again. Of equal scores the
+    With several strengths, each is tried in a short training, and the best is trained in full. To compare
+    them, one threshold cuts `share` of the channels, with at least one left in each group, and BatchNorm is
+    measured again. The best strength is that of the highest score on the validation part. Of equal scores the
     weaker strength wins.
 
     Args:

@@ -163,7 +163,7 @@ def dead_trials(study: optuna.Study, *, other_hosts: bool) -> list[FrozenTrial]:
     if not first:
         return []
     # A process that claims a waiting trial writes its lease a moment later: look again after that moment.
-    # Its length is random, so that idle processes do not re-queue the same trials at the same time.
+    # Its length is random, so that waiting processes do not re-queue the same trials at the same time.
     time.sleep(CLAIM_S * random.Random().uniform(1, 2))  # it leaves Python's own generator as it is
     return [trial for trial in _seem_dead(study, other_hosts) if _attempt(trial) in first]
 

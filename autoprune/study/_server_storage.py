@@ -132,8 +132,8 @@ class ServerStorage(_CachedStorage):
         """Pause before the next attempt.
 
         The first repetition follows at once: after a restart, connections from before it are closed. After
-        Ctrl-C or a wait in vain, no call waits any more until one succeeds: the search ends, and the next
-        resume queues the trials that it would give back.
+        Ctrl-C or a wait in vain, no call waits any more until one succeeds. The search ends then, and the
+        next resume queues the trials that it would give back.
 
         Raises:
             ServerAwayError: it waited long enough.

@@ -103,8 +103,8 @@ def require_readable(url: str) -> None:
     """Refuse a URL that cannot be used.
 
     Raises:
-        StudyError: the URL is malformed, its password is hidden as messages hide it, or an "@" in its
-            password is not escaped, so that a part of the password would be read as the host.
+        StudyError: the URL is malformed, or its password is hidden as messages hide it. Or an "@" in the
+            password is not escaped, so that a part of it would be read as the host.
     """
     if re.search(rf"[:=]{re.escape(HIDDEN)}(@|&|$)", url):
         raise StudyError(

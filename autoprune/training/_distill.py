@@ -31,9 +31,8 @@ class Distillation:
 
     For class logits [n, classes, ...], the loss is `distillation_loss`. For all other outputs, such as the
     values of a regression or the logits of a binary classification, it is the mean squared error to the
-    teacher's outputs. This error is multiplied by the ratio of the task's loss to the squared error to the
-    targets, so that `distill_weight` has the same effect at every scale of the task's loss. For `mse_loss`,
-    the factor is 1.
+    teacher's outputs. This error is multiplied by the task's loss over the squared error to the targets. So
+    `distill_weight` has the same effect at every scale of the task's loss. For `mse_loss`, the factor is 1.
 
     Args:
         loss: the task's loss.

@@ -61,4 +61,4 @@ class StepHook:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to where `state` was taken. The model is already back."""
+        """Go back to the moment at which `state` was taken. The model is already restored."""

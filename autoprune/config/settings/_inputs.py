@@ -67,9 +67,9 @@ class DataSettings:
         loaders: a function of your own, "mypkg.data:make", in place of `name`. It is called with those of
             `batch_size`, `folder` and `seed` that it takes, by these names. It returns (train, val), (train,
             val, test) or a dict with these keys, and "classes" if the labels alone do not show how many there
-            are. Each part is a torch DataLoader, or another iterable with a length that can be read again, of
-            (inputs, targets): normalised float32 images [n, C, H, W], and labels [n] from 0 (or probabilities
-            [n, classes]).
+            are. Each part is a torch DataLoader, or another iterable with a length that can be read again. It
+            yields (inputs, targets): normalised float32 images [n, C, H, W], and labels [n] from 0 (or
+            probabilities [n, classes]).
         folder: the folder that named data sets are read from and downloaded to ("data" by default). For name
             = "folder" it holds train/ and val/, and perhaps test/, each with one folder of images per class.
         batch_size: images per training step.
@@ -108,21 +108,21 @@ class DataSettings:
 class TaskSettings:
     """The loss that training lowers and the metric that scores raise.
 
-    Loss and metric are a name or a function of your own, "mypkg.mod:function", that is called as (outputs,
-    targets): the first output of the model [n, ...], and the targets that the loaders give. `train_step`,
-    `evaluate` and `prepare` are functions of your own for tasks that need more.
+    Loss and metric are a name or a function of your own, "mypkg.mod:function". A function is called as
+    (outputs, targets), with the first output of the model [n, ...] and the targets that the loaders give.
+    `train_step`, `evaluate` and `prepare` are functions of your own for tasks that need more.
 
     Attributes:
         loss: of a batch. A function of your own returns the mean as a scalar tensor. "model" is for models
-            that compute their loss themselves: in training mode the model is called with its inputs and the
-            targets, which are the last argument, or further keywords if they are a dict. It returns the loss,
-            a dict of losses, which are added up, or an output with a field `loss`.
-        metric: of a whole part. "nll" is the negative mean of the loss, and "kl" the negative mean
+            that compute their loss themselves. In training mode such a model is called with its inputs and
+            the targets. The targets are the last argument, or further keywords if they are a dict. It returns
+            the loss, a dict of losses, which are added up, or an output with a field `loss`.
+        metric: of a whole part. "nll" is the negative mean of the loss. "kl" is the negative mean
             Kullback-Leibler divergence to the outputs of the dense model, which runs on the same images each
-            time. A function of your own returns one number, and higher is better. A class or an object with
-            `update(outputs, targets)`, `compute()` and perhaps `reset()`, as in torchmetrics, is called batch
-            by batch instead, so that the outputs need not be kept in memory. If the output holds no tensor
-            at its first place, as the list of a detector, the metric gets the whole output.
+            time. A function of your own returns one number, and higher is better. It may also be a class or
+            an object with `update(outputs, targets)`, `compute()` and perhaps `reset()`, as in torchmetrics.
+            This is called batch by batch, so that the outputs need not be kept in memory. If the output holds
+            no tensor at its first place, as the list of a detector, the metric gets the whole output.
         train_step: is called as (model, (inputs, targets)), with the model in training mode, and returns the
             mean loss of the batch as a scalar tensor. It replaces `loss`. It neither calls backward nor steps
             an optimizer: autoprune does both.

@@ -81,8 +81,8 @@ class SearchSettings:
             trials: seconds after 300 of them. "tpe" and "evolution" suit thousands. No sampler proposes a
             plan twice if a new one is near, and a failed trial counts like the worst one before it.
         trials: how many sub-models are scored, warm starts included.
-        objectives: "score" alone gives one winner. With keys of [budget] after it the search gives a Pareto
-            front: the share of the budget that a proposal fills is then searched too, [budget] may be left
+        objectives: "score" alone gives one winner. With keys of [budget] after it, the search gives a Pareto
+            front. Then the share of the budget that a proposal fills is searched too, [budget] may be left
             out, and no trial is pruned.
         profile: "smoke", "balanced" or "thorough" fills the keys that decide how long a search takes, if the
             config leaves them out. `autoprune search --profile NAME` replaces them instead.
@@ -93,8 +93,8 @@ class SearchSettings:
         storage: URL of the study's storage: an SQLite file (sqlite:///runs/STUDY.db by default), a journal,
             or a database server.
         study: name of the study, by default made from the names of model, data and budget.
-        space: a file such as those of search_spaces/: which groups are searched, in which range, and which
-            share one ratio.
+        space: a file such as those of search_spaces/: the groups that are searched, their ranges, and those
+            that share one ratio.
         criterion: how the channels of a group are ranked. The width decides how many stay, the ranking which.
             With a list of several names each trial chooses one of them for each keep ratio, and the report
             compares them. Warm starts use the first.
@@ -168,17 +168,16 @@ class ScoreSettings:
     Attributes:
         rungs: "repair" or "calibrate" (BatchNorm is recalibrated), then finetunes such as "50 steps" or "1
             epoch". Finetunes add up: each goes on from the one before, so ["repair", "25 steps", "75
-            steps"] has trained for 100 steps at the top. This is not one finetune of 100: every rung has its
-            own optimiser and its own cosine from `learning_rate` down to 0, so that each score is that of a
-            finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
+            steps"] has trained for 100 steps at the top. This is not one finetune of 100 steps. Every rung
+            has its own optimiser, and its own cosine from `learning_rate` down to 0. So each score is that of
+            a finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
             the dense model, and recalibrates BatchNorm. With ["repair", "calibrate"] the first score is that
             of the refit alone. Rungs that train nothing come first. "supernet" in place of "calibrate" cuts
             candidates from weights that [score.supernet] trains once, before the first trial. "repair" may
             follow it.
         calibration_batches: batches on which BatchNorm is recalibrated.
         moment_images: training images from which the moments of the dense model are measured, once a study
-            and without labels, for "repair", the warm start "reconstruction" and the criteria that read
-            moments.
+            and without labels. "repair", the warm start "reconstruction" and some criteria read them.
         learning_rate: highest learning rate of the finetunes, by default two fifths of
             finetune.learning_rate. A study keeps that of its start, even if [finetune] changes at a resume.
         optimizer: of the finetunes, by default finetune.optimizer. A study keeps that of its start as well.
@@ -208,13 +207,13 @@ class RaceSettings:
 
     Attributes:
         entrants: how many of the best trials take part. The trial with one keep ratio and the best warm start
-            of each family take part in any case. 1 turns the race off. There is no race either if
-            finetune.epochs is 0, if the best trial can be exported as it is scored, without any training, or
-            if there are several objectives or a tolerance: such trials differ in their costs, so their scores
-            alone do not rank them.
-        learning_rates: further learning rates to try besides finetune.learning_rate. The entrants that are
-            left for the stage before the last one train with each of them, and the one with the highest mean
-            score is that of all trainings from there on. A schedule of one epoch tries none.
+            of each family take part in any case. 1 means no race. There is none either if finetune.epochs is
+            0, or if the best trial can be exported as it is scored, without any training. Nor is there one
+            with several objectives or a tolerance: such trials differ in their costs, so their scores alone
+            do not rank them.
+        learning_rates: further learning rates to try besides finetune.learning_rate. In the stage before the
+            last one, each entrant trains with each of them. All trainings go on with the learning rate of the
+            highest mean score. A schedule of one epoch tries none.
     """
 
     entrants: Positive = 6

@@ -92,8 +92,8 @@ class SparsifySettings(ScheduleSettings):
 
     Attributes:
         penalty: the quantity that is penalised.
-        strength: factor of the penalty. Of several, each is tried in a training of a quarter of the epochs,
-            and the one whose model scores highest after `share` of its channels are cut is trained in full.
+        strength: factor of the penalty. Each of several is tried in a training of a quarter of the epochs.
+            Then `share` of the channels is cut, and the strength with the highest score is trained in full.
         share: share of the channels that are cut to compare strengths.
         initial_scale: value of all penalised BatchNorm scales before the training of the first pass, such as
             0.5 for a model that is trained from scratch. By default they stay.

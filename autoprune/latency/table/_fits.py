@@ -126,8 +126,8 @@ def best_form(error: Callable[[Form], float]) -> Form:
     """Return the form with the smallest error, by coordinate descent.
 
     The search starts at the best form with the same alignment along both axes. Then the alignment of one
-    axis, that of the other axis and the cuts are chosen again one after the other, as long as a round saves
-    more than chance would. A form that cannot be fitted is worse than any other.
+    axis, that of the other axis, and the cuts are chosen again in turn. This ends with the first round that
+    saves no more than chance would. A form that cannot be fitted is worse than any other.
     """
     comparable = functools.cache(_comparable(error))
     best = min(_symmetric_forms(), key=comparable)

@@ -93,10 +93,10 @@ def time_interleaved(
     left out if a run takes a tenth of a second or more and at most one other model ran in between. The
     baseline runs for one more slice before each model if its last slice is too old to compare with.
 
-    Rounds go on until the interval of each ratio to the baseline (of each median, if there is no baseline) is
-    within the tolerance, or until `limit_seconds` have passed since the start. Six rounds are run even if
-    that takes longer, because a 95% interval needs them. Memory that a forward pass frees is kept for the
-    next one (see `kept_memory`).
+    Rounds go on until all intervals are within the tolerance, or until `limit_seconds` have passed since the
+    start. The intervals are those of the ratios to the baseline, or of the medians if there is no baseline.
+    Six rounds are run even if that takes longer, because a 95% interval needs them. Memory that a forward
+    pass frees is kept for the next one (see `kept_memory`).
 
     Args:
         timed: {name: function that runs the model once}, at least one.
@@ -190,7 +190,7 @@ class _Slices(Generic[Name]):
         return all(is_tight(*median_interval(each), tolerance) for each in self.values.values())
 
     def _run_slice(self, name: Name) -> None:
-        # A long run is repeated untimed only if so many other models ran that its kernels were dropped.
+        # A long run is repeated untimed only if enough other models ran in between to displace its kernels.
         if self._seconds[name] < _LONG_RUN or name not in self._by_last_run[-_PREPARED:]:
             self._timed[name]()
         self._by_last_run.remove(name)

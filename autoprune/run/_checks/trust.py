@@ -1,6 +1,6 @@
 """Decides which code and paths of a study or a saved model may be used. See `autoprune guide trust`.
 
-The code that a user's own config names is trusted. A study or a saved model may come from somebody else, so
+The code that a user's own config names is trusted. A study or a saved model may come from somebody else. So
 the code that it names is imported only if a config of this user named it, or if the command permits it.
 
 Example:

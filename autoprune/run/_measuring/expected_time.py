@@ -49,8 +49,8 @@ class Pace:
         """Return the seconds of a search whose trials climb all rungs at the speed of the dense model.
 
         The training of a supernet is included. Most candidates are faster than the dense model. On the other
-        hand, the estimate does not include the time of samplers, reading and augmenting images, cutting
-        models, measuring the moments of a supernet, starting workers, or timing the finalists.
+        hand, some work is not included: samplers, reading and augmenting images, cutting models, the moments
+        of a supernet, the start of workers, and the timing of finalists.
         """
         search = spec.search
         at_once = min(search.workers, search.trials) if spec.is_parallel else 1

@@ -74,14 +74,14 @@ class _Origin(Strict):
 
 
 class _Note(Strict):
-    """The keys of the note on a sparse model that say which strengths were tried."""
+    """The keys of the note on a sparse model that hold the strengths that were tried."""
 
     facts: _Facts
     origin: _Origin
 
 
 def tried_strengths(spec: RunSpec) -> list[StrengthFacts]:
-    """Return the strengths that were tried to make the dense model sparse, as the note on its file says.
+    """Return the strengths that were tried to make the dense model sparse, from the note on its file.
 
     Raises:
         CheckpointError: the note is damaged.

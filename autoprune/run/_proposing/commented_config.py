@@ -1,4 +1,4 @@
-"""Writes a config in which a comment above each key says what it does and why it has its value.
+"""Writes a config with a comment above each key, which explains its effect and the choice of its value.
 
 Example:
     write_commented({"search": {"trials": 60}}, {"search.trials": "how many are tried"}, heading="A search.")

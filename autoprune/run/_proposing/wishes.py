@@ -50,7 +50,7 @@ class Wishes:
     saw_validation: bool = False
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        """Return the sections of a config, as far as the answers alone say them.
+        """Return the sections of a config that follow from the answers alone.
 
         Raises:
             ConfigError: an answer is no model, no data, no limit or no profile.

@@ -1,7 +1,7 @@
 """Ranks the channels of each group by importance, and encodes the ranking for the study.
 
 It is measured once. Every plan of a study is made from the stored ranking, in any process and after any
-resume, so that the finetuned winner keeps exactly the channels that were scored.
+resume. So the finetuned winner keeps exactly the channels that were scored.
 
 Example:
     text = encode_ranking(rank_channels(run, run.spec.search.criterion))

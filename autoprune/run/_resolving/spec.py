@@ -216,9 +216,9 @@ class RunSpec(RunConfig):
     def measures_divisor(self) -> bool:
         """Whether the divisor has to be measured.
 
-        It is measured if it is "auto". If latency is limited or minimised, that is the default, unless the
-        space's file has a divisor: between the steps of a runtime, candidates are slower than the space
-        assumes while it fills a budget.
+        It is measured if it is "auto". That is the default if latency is limited or minimised and the space's
+        file has no divisor. Without one, widths may lie between the steps of a runtime, at which candidates
+        are slower than the space assumes.
         """
         if self.search.divisor is not None or not self.limits_latency:
             return self.search.divisor == AUTO

@@ -216,7 +216,7 @@ def _cost(row: CostRow) -> CardCost:
 
 
 def _amount(unit: Unit, value: float) -> str:
-    """Write an amount without the name of its unit if the label says it: "1.12 M" of MACs, "174 kB"."""
+    """Write an amount without the name of its unit if the label contains it: "1.12 M" of MACs, "174 kB"."""
     return unit.write(value).removesuffix(f" {unit.name}") if unit.is_whole else unit.write(value)
 
 

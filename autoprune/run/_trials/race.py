@@ -1,8 +1,8 @@
 """The race: the best trials train by the schedule of [finetune], and after each stage the weaker ones stop.
 
-The learning rate of every stage is that of the whole schedule, so a stopped entrant has simply not been
-trained further, and the winner is trained as a finetune would have trained it. The study stores every stage
-and the output folder the state of every training. A killed race therefore resumes after the last epoch.
+The learning rate of every stage is that of the whole schedule. So a stopped entrant lacks only the later
+epochs, and the winner is trained as a finetune would train it. The study stores every stage and the output
+folder the state of every training. A killed race therefore resumes after the last epoch.
 
 Example:
     run_race(run, study, make_trainer)      # make_trainer() makes a `RaceTrainer`
@@ -188,7 +188,7 @@ class _Race:
         A learning rate at which more trainings diverged than at another is out. Entrants that diverged at the
         chosen one leave the race.
         """
-        # A worker that died says nothing about a learning rate.
+        # The death of a worker is no sign of a bad learning rate.
         alive = [number for number in racing if (found := self._failure(number)) is None or not found.race]
         stages = {rate: [self._entries[n].at(self._stage, rate) for n in alive] for rate in self._rates}
         scores = {rate: [stage.score for stage in each if stage] for rate, each in stages.items()}

@@ -22,7 +22,7 @@ from autoprune.run._trials.retraining import COOL_DOWN
 from autoprune.study import SearchStudy, TrialRecord
 
 FACTOR = 4
-"""Each stage has so many times the epochs of the one before."""
+"""Each stage has this many times the epochs of the one before."""
 
 STAGES = 3
 
@@ -77,7 +77,7 @@ def survivors(
     """Return the trials that go on: the best `count`, and uniform.
 
     The order is that of the mean rank over all scores so far, since each of them is noisy. The ranks of a
-    score weigh as much as the steps of its training, because longer trainings predict better: on a small data
+    score weigh as much as the steps of its training, because longer trainings predict better. On a small data
     set the rungs train longer than the first stage. Of equal ranks the last score counts, then the earlier
     trial.
 
