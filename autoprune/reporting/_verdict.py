@@ -136,6 +136,7 @@ def paired_interval(first: FloatArray, second: FloatArray) -> Interval | None:
             return 0.0, 0.0
         share = binomtest(gained, gained + lost).proportion_ci(0.95, method="exact")
         scale = (gained + lost) / count
+        # The gain is (gained - lost) / count = (2 share - 1) x (gained + lost) / count.
         return float((2 * share.low - 1) * scale), float((2 * share.high - 1) * scale)
     if not difference.any():
         return 0.0, 0.0

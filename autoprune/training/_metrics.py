@@ -100,6 +100,7 @@ def _logits(outputs: Tensor) -> Tensor:
     if outputs.ndim > 1 and outputs.shape[1] > 1:
         return outputs
     column = outputs if outputs.ndim > 1 else outputs[:, None]
+    # A binary logit is that of class 1 against a logit of 0 for class 0.
     return torch.cat([torch.zeros_like(column), column], dim=1)
 
 

@@ -18,6 +18,8 @@ def recurrent(op: OpContext) -> list[Value]:
         return op.unsupported("has no rule for packed sequences")
     matrices = [value for value in weights if isinstance(value, Value) and len(value.shape) == 2]
     layers = op.integer("num_layers", 1) * (2 if op.arguments.get("bidirectional") else 1)
+    # Each layer and direction has two matrices, or three with a projection. The reverse direction of the
+    # first layer comes second.
     each = len(matrices) // layers
     first = [matrices[0], *([matrices[each]] if op.arguments.get("bidirectional") else [])]
     for value in op.tensors():

@@ -17,6 +17,7 @@ _SPATIAL = "channels lie on a spatial axis that is pooled, resized or sampled"
 def pooling(op: OpContext) -> list[Value]:
     """Carry the channels and freeze channels that lie on spatial axes."""
     source = op.tensors()[0]
+    # The digit in its name is the number of spatial axes: 2 in max_pool2d.
     dimensions = [int(letter) for letter in op.operator if letter.isdigit()]
     spatial = dimensions[-1] if dimensions else len(source.shape) - 2
     keep = len(source.shape) - spatial
