@@ -17,7 +17,7 @@ ATTEMPTS = 1_000_000
 
 
 def pruned(dense: nn.Module, example: Tensor, params: int) -> nn.Module:
-    """Prune a copy of the dense model to at most so many parameters."""
+    """Prune a copy of the dense model to at most this many parameters."""
     import torch_kirigami  # type: ignore[import-untyped, import-not-found, unused-ignore]
     from torch_kirigami import pruning  # type: ignore[import-untyped, import-not-found, unused-ignore]
 

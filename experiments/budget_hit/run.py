@@ -1,6 +1,6 @@
 """Claim: every proposal lands in [0.98, 1.00] of the budget wherever any plan does.
 
-1,000 random proposals per model, budget and divisor; ratios uniform in [0.1, 1]:
+1,000 random proposals per model, budget and divisor, with ratios uniform in [0.1, 1]:
 
     python -m experiments.budget_hit.run
 
@@ -32,7 +32,7 @@ STAGES = (
     Tie("stage3", ("layer3.*",)),
 )
 TIED = {"autoprune/resnet20": STAGES, "autoprune/resnet56": STAGES}
-"""Few ratios leave few plans: here a window may hold none, which enumeration tells."""
+"""Few ratios leave few plans: here a window may hold none, which enumeration shows."""
 
 BUDGETS = (0.9, 0.5, 0.25)
 DIVISORS = (1, 4, 8)

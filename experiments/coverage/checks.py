@@ -26,7 +26,7 @@ from autoprune.rebuilding._proof import Proof as Verdict
 from experiments.coverage.models import Entry
 
 _LAYER = re.compile(r"[\w.]+(?= \()")
-"""The name of a layer in a reason: what stands before the operator in brackets."""
+"""The name of a layer in a reason: the words before the operator in brackets."""
 
 RATIO = 0.5
 """The keep ratio of every free group of the model that is trained and run at other sizes."""
@@ -41,7 +41,7 @@ class Proof:
     """What one random plan gave.
 
     Attributes:
-        difference: what `verify` returned; None on the meta device, where nothing is computed.
+        difference: the result of `verify`, or None on the meta device, where nothing is computed.
         predicted: MACs and parameters by the formula.
         counted: MACs and parameters of the rebuilt model.
     """
@@ -61,7 +61,7 @@ def disturb(model: nn.Module) -> None:
 
 
 def age(model: nn.Module, seed: int) -> int:
-    """Give running statistics and scales, in place, a trained spread; return how many layers have some.
+    """Give running statistics and scales, in place, a trained spread. Return how many layers have some.
 
     Variances are log-normal over five orders of magnitude, means lie a deviation from 0, and a third of the
     scales are near 0.
@@ -115,7 +115,7 @@ def _same(first: object, second: object) -> bool:
 
 
 def random_plan(prunable: Prunable, seed: int, *, crossing: bool) -> Plan:
-    """Keep a random part, at least one channel, of each free group; groups that cross only if `crossing`."""
+    """Keep a random part of each free group, at least one channel. Those that cross count if `crossing`."""
     rng = np.random.default_rng(seed)
     return Plan(
         {
@@ -137,7 +137,7 @@ def prove(prunable: Prunable, seed: int, *, crossing: bool) -> Proof:
 
 
 def counted(model: nn.Module, prunable: Prunable) -> tuple[int, int]:
-    """Return (MACs, parameters) of a model at batch 1, counted by torch on the meta device; it ends there."""
+    """Return (MACs, parameters) of a model at batch 1, counted by torch on the meta device. It ends there."""
     params = sum(parameter.numel() for parameter in model.parameters())
     # Without gradients: the counter hangs hooks on parameters that are passed between modules.
     model.to("meta").eval().requires_grad_(False)

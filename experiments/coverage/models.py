@@ -53,7 +53,7 @@ class Entry:
         return (*self.shape[:-2], self.shape[-2] + STEP, self.shape[-1] + STEP)
 
     def build(self) -> nn.Module:
-        """Make the model; random states of torch go on from where they are."""
+        """Make the model. Random states of torch go on from where they are."""
         if not self.meta:
             return self.make()
         with torch.device("meta"):
@@ -77,7 +77,7 @@ _FAMILIES = ("wide_resnet", "resnext", "resnet", "vgg", "densenet", "shufflenet"
 
 
 def _regnet_y_128gf() -> nn.Module:
-    """Make it as torchvision does, which computes its widths with tensors; on meta these have no data."""
+    """Make it as torchvision does, which computes its widths with tensors. On meta these have no data."""
     with torch.device("cpu"):
         widths = BlockParams.from_init_params(
             depth=27, w_0=456, w_a=160.83, w_m=2.52, group_width=264, se_ratio=0.25
@@ -135,7 +135,7 @@ def _backbone(name: str) -> nn.Module:
 
 
 def _detection() -> dict[str, Entry]:
-    """Return the backbones; those of fasterrcnn serve maskrcnn and keypointrcnn too."""
+    """Return the backbones. Those of fasterrcnn serve maskrcnn and keypointrcnn too."""
     sizes = {"ssd300_vgg16": 300}  # smaller ones leave nothing to its last convolutions
     same = (
         *("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2", "keypointrcnn_resnet50_fpn"),
@@ -274,4 +274,4 @@ def _timm_entry(family: str, name: str, size: int, options: Mapping[str, object]
 
 
 MODELS: dict[str, Entry] = {**_torchvision(), **_segmentation(), **_detection(), **_video(), **_timm()}
-"""{name: entry}; names of other than torchvision's classifiers carry their kind before a slash."""
+"""{name: entry}. Names of other than torchvision's classifiers carry their kind before a slash."""

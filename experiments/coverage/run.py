@@ -2,7 +2,7 @@
 
     python -m experiments.coverage.run [MODEL ...] [--fresh] [--workers N] [--limit SECONDS] [--plans N]
 
-Appends a row a model to results.csv as it comes, and skips the models that have one; --fresh starts over. A
+Appends a row a model to results.csv as it comes, and skips the models that have one. --fresh starts over. A
 model that fails gets a row with its error. Then `python -m experiments.coverage.summarise` writes table.md.
 """
 
@@ -49,19 +49,19 @@ class Row:
 
     Attributes:
         model: its name in MODELS.
-        family: what it is like.
+        family: the kind of its architecture.
         library: where it comes from, and the version.
         input: shape of the example input.
         device: "cpu", or "meta" where tensors have no data and nothing is proved.
         groups: channel groups, and so on for the counts that follow.
         crossing_channels: free channels of groups that cross a normalisation over channels.
-        macs_touched: share of the MACs in operators that a free group touches; params_touched alike.
+        macs_touched: share of the MACs in operators that a free group touches. `params_touched`: parameters.
         macs_smallest: share of the MACs that is left at one channel of every free group.
         largest_difference: of the proofs with groups that cross kept full.
-        all_narrowed: proofs with every free group narrowed that ran; all_difference: the largest of these.
+        all_narrowed: proofs with every free group narrowed that ran. `all_difference` is their largest.
         costs_equal: plans whose predicted MACs and parameters are the counted ones.
-        training: "ok" where half the widths train; evaluation and other_size alike.
-        seconds: by the clock; cpu_seconds: of the processor, the same on a busy machine.
+        training: "ok" if half the widths train. `evaluation` and `other_size` have the same form.
+        seconds: by the clock. `cpu_seconds` are those of the processor, which a busy machine does not change.
         untouched: "yes", or the parts of the dense model or of torch's random state that changed.
         frozen_why: channels and reason, the largest first.
         warnings: of tracing.
@@ -101,7 +101,7 @@ class Row:
 
 
 class OutOfTimeError(BaseException):
-    """A model took longer than it may; no `except Exception` of a model or a check swallows it."""
+    """A model took longer than it may. No `except Exception` of a model or a check swallows it."""
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """Claim: at a quarter of the FLOPs the search beats uniform l1 and the best of as many random candidates.
 
 The dense model is trained by `autoprune train experiments/fashion_mnist_resnet20/config.toml` and committed.
-Each seed of each method then takes its plan and the same finetuning; the test part is read once, after the
+Each seed of each method then takes its plan and the same finetuning. The test part is read once, after the
 last epoch:
 
     python -m experiments.fashion_mnist_resnet20.run [--seeds 0 1 2] [--methods search random uniform]
 
-Every result is appended to results.csv as it comes; studies and finetunes that were cut off go on where they
+Every result is appended to results.csv as it comes. Studies and finetunes that were cut off go on where they
 were. `python -m experiments.fashion_mnist_resnet20.summarise` makes the table and the plot.
 """
 

@@ -2,7 +2,7 @@
 
     python -m experiments.fashion_mnist_resnet20.summarise
 
-Differences to uniform are paired by seed; the interval is Student's t at 95%.
+Differences to uniform are paired by seed. The interval is Student's t at 95%.
 """
 
 from __future__ import annotations

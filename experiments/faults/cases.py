@@ -36,7 +36,7 @@ class Case:
         steps: how the folder is prepared: see `steps.py`.
         expect: "refused" (one clear line, exit code 2), "accepted" (exit code 0) or "either"; "told" is
             either, with one of the words of `says` in the output of what is accepted, too.
-        says: words of which the message, or the output of an accepted case, must hold one; empty for any.
+        says: words of which the message, or the output of an accepted case, must hold one. Empty means any.
         writes: patterns of files that the command may write or change.
         file_size: most bytes of a file, as if the disk were full, or None for no limit.
         seconds: time after which it counts as hung, or None for the usual time.
@@ -128,7 +128,7 @@ def _made(value: Any) -> Any:
 
 
 def filled(template: Any, values: Mapping[str, Any]) -> Any:
-    """Put values in the places of their names; a place that is the whole text takes them as they are."""
+    """Put values in the places of their names. A place that is the whole text takes them as they are."""
     if isinstance(template, str):
         for name, value in values.items():
             if template == f"<{name}>":

@@ -1,4 +1,4 @@
-"""Runs one case in a forked child, which has the modules loaded; folder, limits and streams are its own.
+"""Runs one case in a forked child, which has the modules loaded. Folder, limits and streams are its own.
 
 So a case of the fuzzer takes a fraction of a second. A new interpreter would take several seconds.
 
@@ -63,7 +63,7 @@ class Outcome:
         errors: standard error.
         seconds: wall time of the command.
         memory_mib: peak in addition to the memory before.
-        changed: {path: what happened to it}.
+        changed: {path: the change}.
         hung: whether the time was over.
         left: processes that it left running.
         ran: whether code of a received file ran.
@@ -120,7 +120,7 @@ def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
 
 
 class _Streams:
-    """Reads pipes as they fill, and keeps the beginning of what comes."""
+    """Reads pipes as they fill, and keeps the beginning of their text."""
 
     def __init__(self, files: list[int]) -> None:
         self._files = files
@@ -188,7 +188,7 @@ def _child(case: Case, folders: Folders, pipes: list[int]) -> None:
 
 
 def _forget_exits() -> None:
-    """Forget what the process before the fork does as it ends, such as removing its temporary folders."""
+    """Forget the clean-up of the process before the fork, such as removing its temporary folders."""
     atexit._clear()
     finalize: Any = weakref.finalize
     finalize._registry.clear()
@@ -198,7 +198,7 @@ def _forget_exits() -> None:
 
 
 def _run(case: Case) -> int:
-    """Run the command line or the code, and return its exit code; a traceback is printed as Python does."""
+    """Run the command line or the code, and return its exit code. A traceback is printed as Python does."""
     warnings.resetwarnings()
     try:
         if case.verb == "python":
@@ -226,7 +226,7 @@ def _run_code(code: str) -> None:
 def _wait(
     pid: int, streams: _Streams, seconds: float, memory_mib: float, own: float
 ) -> tuple[bool, float, int]:
-    """Wait for a child; end it when its time is over, or when it takes far more memory than it may."""
+    """Wait for a child. End it when its time is over, or when it takes far more memory than it may."""
     deadline = time.monotonic() + seconds
     hung = False
     peak = 0.0
@@ -259,7 +259,7 @@ def _differences(before: Tree, after: Tree) -> dict[str, str]:
 
 
 def run_command(words: list[str], folder: Path) -> tuple[int, str]:
-    """Run a command line in a forked child (Python code, if it is one word); return its code and output."""
+    """Run a command line in a forked child (Python code, if it is one word). Return its code and output."""
     verb = "python" if len(words) == 1 else words[0]
     case = Case(id=verb, kind="", verb=verb, arguments=tuple(words))
     outcome = run_case(case, Folders(folder.parent), Limits(seconds=300.0))

@@ -123,7 +123,7 @@ COMMANDS = (
 """The command lines that make the material, in order."""
 
 Tree = dict[str, str]
-"""Path -> its kind and a hash of what it holds."""
+"""Path -> its kind and a hash of its content."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Folders:
         (self.outside / "victim.txt").write_text(VICTIM)
 
     def tree(self) -> Tree:
-        """Describe every file in them; what is no regular file is not opened."""
+        """Describe every file in them. Only regular files are opened."""
         found: Tree = {}
         for folder, folders, files in os.walk(self.root):
             for name in sorted([*folders, *files]):

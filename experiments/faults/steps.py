@@ -35,7 +35,7 @@ def apply(step: Mapping[str, Any], folder: Path) -> None:
     """Do one step.
 
     Args:
-        step: its kind and what it takes; placeholders are filled already.
+        step: its kind and its arguments, with placeholders filled.
         folder: in which its paths are.
 
     Raises:
@@ -59,7 +59,7 @@ def _append(path: Path, text: str = "", hex: str = "") -> None:
 
 
 def _cut(path: Path, left: int | float) -> None:
-    """Cut a file to so many bytes, to a share of its size, or (a negative number) by so many."""
+    """Cut a file to a number of bytes or to a share of its size. A negative number is cut off."""
     size = path.stat().st_size
     os.truncate(path, int(left * size) if 0 < left < 1 else int(left) if left >= 0 else size + int(left))
 
@@ -69,7 +69,7 @@ def _json(path: Path, at: list[Any], value: Any = None, new: bool = False) -> No
 
 
 def _damaged(text: str, at: list[Any], value: Any, new: bool) -> str:
-    """Put a value in a place of a JSON text; see the README for what stands for null and for nothing."""
+    """Put a value in a place of a JSON text. See the README for what stands for null and for nothing."""
     content = json.loads(text)
     marker = value if isinstance(value, dict) and len(value) == 1 else {}
     plain = None if "null" in marker else _RAW if {"raw", "nest"} & set(marker) else value
@@ -100,7 +100,7 @@ def _attribute(
     new: bool = False,
     study: str = "tiny",
 ) -> None:
-    """Damage what an SQLite study keeps: an attribute of the study, or of the trial of a number."""
+    """Damage an attribute of an SQLite study, or of its trial of a number."""
     table, column = "study_user_attributes", "study_id"
     if of != "study":
         is_fact = key in _FACTS
@@ -184,7 +184,7 @@ def _bind(path: Path) -> None:
 
 
 def _copy(path: Path, to: str) -> None:
-    """Copy a file or a folder; `to` is beside it."""
+    """Copy a file or a folder, to a name next to it."""
     if path.is_dir():
         shutil.copytree(path, path.parent / to)
     else:

@@ -28,7 +28,7 @@ FAULTS = (
 """All that can be wrong, in the order of the columns of results.csv."""
 
 EITHER = ("either", "told")
-"""Expectations of a case that may be refused or accepted; "told" says so in both."""
+"""Expectations of a case that may be refused or accepted. "told" needs a message in both."""
 
 LONGEST = 1600
 """Characters of a message's one line at most, paths included."""
@@ -98,7 +98,7 @@ def _lacks(says: Iterable[str], text: str) -> bool:
 def unexpected_changes(case: Case, outcome: Outcome) -> dict[str, str]:
     """Return the files that were left or changed and should not have been.
 
-    A refused command changes nothing but what the case names; one that goes on may write into its folder, but
+    A refused command changes nothing but what the case names. One that goes on may write into its folder, but
     leaves no parts of files and changes nothing outside.
     """
     refused = outcome.code != 0

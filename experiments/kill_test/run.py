@@ -2,7 +2,7 @@
 
     python -m experiments.kill_test.run [SAMPLER ...]
 
-Two searches on digits with the same config; the second is killed and resumed until 20 kills are reached, then
+Two searches on digits with the same config. The second is killed and resumed until 20 kills are reached, then
 resumed to its end. Each kill falls into another trial, as one that is killed twice has failed. Every trial's
 ratios, widths, rung scores and value must be equal. Appends to results.csv.
 """

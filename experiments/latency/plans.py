@@ -15,7 +15,7 @@ its group. Dense model and plans are timed in turn in one run, at batch 1 on one
 
     python -m experiments.latency.plans [--models resnet50] [--runtimes onnx eager]
 
-Appends a row a plan to plans.csv; what is there is not measured again. Tables of latency are kept in tables/,
+Appends a row a plan to plans.csv. What is there is not measured again. Tables of latency are kept in tables/,
 and measured where they are missing.
 """
 
@@ -57,7 +57,7 @@ LEAST_USED = 0.995
 """Of the budget, by the latency-aware plan."""
 
 GENERATIONS, POPULATION = 2000, 4
-"""Of the differential evolution; the population is a multiple of the number of groups. A minute."""
+"""Of the differential evolution. The population is a multiple of the number of groups. A minute."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def measure(name: str, runtime: str) -> list[dict[str, object]]:
-    """Make the four plans of a model and time them beside it."""
+    """Make the four plans of a model, and time them side by side with it."""
     model, example = build(name)
     model.eval()
     prunable = autoprune.trace(model, example)

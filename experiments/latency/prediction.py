@@ -1,22 +1,22 @@
 """Claim: the latency of unseen candidates is predicted with a mean absolute error of at most 5%.
 
-In ONNX Runtime and eager PyTorch on the CPU, at batch 1 and 32, always on one thread; ResNet-20 at 28 px,
+In ONNX Runtime and eager PyTorch on the CPU, at batch 1 and 32, always on one thread. ResNet-20 at 28 px,
 ResNet-50 and MobileNetV3-L at 224 px. 30 candidates each: keep ratios drawn for each group from [0.1, 1], in
 every other candidate rounded to multiples of 8. None of them had a part in the table. Each is exported or
-rebuilt as a user would; all are timed in turn with the dense model, over minutes, as a machine that others
+rebuilt as a user would. All are timed in turn with the dense model, over minutes, as a machine that others
 use slows narrow models down more than wide ones while it is busy: a ratio goes by the rounds in which both
 ran fast. Milliseconds are the ratio to the dense model times the table's milliseconds of that, so that a
 machine that changed since the table cancels out.
 
-Weights are random, as latency does not depend on them; BatchNorms get random scales and shifts, which keep
+Weights are random, as latency does not depend on them. BatchNorms get random scales and shifts, which keep
 activations of narrow random networks from vanishing into slow denormal numbers.
 
     python -m experiments.latency.prediction [--models resnet50] [--batches 1] [--seconds 180]
 
 Appends the rows of a model, runtime and batch to prediction.csv, and leaves out what is there. Tables are
 kept in tables/, and measured where they are missing. Where the machine was so busy that half of the ratios'
-intervals are wider than what is claimed, to either side, rows and table are thrown away, whatever the errors;
-more seconds make them narrower.
+intervals are wider than what is claimed, to either side, rows and table are thrown away, whatever the errors.
+More seconds make them narrower.
 `python -m experiments.latency.summarise` sums up and draws.
 """
 

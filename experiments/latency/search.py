@@ -1,8 +1,8 @@
 """Claim: a search under a latency budget of 60% ends with a winner that, measured, keeps to it.
 
-ResNet-20 on Fashion-MNIST in ONNX Runtime, one image on one thread, 30 trials; everything else as it comes.
-The finalists are timed beside the dense model when the search has its trials; the winner is then timed once
-more, on its own account, and without a say in what won.
+ResNet-20 on Fashion-MNIST in ONNX Runtime, one image on one thread, 30 trials. All else is the default. The
+finalists are timed side by side with the dense model after the trials. The winner is then timed once more,
+which has no influence on the choice.
 
     python -m experiments.latency.search
 

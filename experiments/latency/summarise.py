@@ -25,7 +25,7 @@ from experiments.latency.search import RESULTS as FINALISTS
 
 HERE = Path(__file__).parent
 ERROR, SHARE = 0.05, 0.85
-"""Targets: of a setting's mean error; of the latency-aware plan's latency over that of one ratio for all."""
+"""Targets of a setting's mean error, and of the latency-aware plan's time over that of one ratio for all."""
 
 Row = Mapping[str, str]
 
@@ -91,7 +91,7 @@ def summarise_plans() -> Part:
 def _plans_verdict(where: str, plans: Mapping[str, Row]) -> str:
     ratios = {name: float(row["ratio"]) for name, row in plans.items()}
     share = ratios["aware"] / ratios["uniform"]
-    # Intervals that overlap tell no order.
+    # Intervals that overlap give no order.
     faster = [name for name in ("snapped", "importance") if plans_apart(plans["aware"], plans[name])]
     return (
         f"Plans, {where}: the latency-aware plan takes {share:.2f} of the latency of one ratio for all "
@@ -106,7 +106,7 @@ def plans_apart(faster: Row, slower: Row) -> bool:
 
 
 def summarise_search() -> Part:
-    """Tell what the search's finalists took."""
+    """Print the latency of the search's finalists."""
     rows = rows_of(FINALISTS)
     if not rows:
         return [], ["Search: not run so far."]

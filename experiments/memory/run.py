@@ -2,7 +2,7 @@
 
     python -m experiments.memory.run
 
-One serial search on digits of 300 tiny trials in this process; resident memory is read after each. Writes
+One serial search on digits of 300 tiny trials in this process. Resident memory is read after each. Writes
 results.csv: a row every 30 trials.
 """
 

@@ -34,7 +34,7 @@ Variants = dict[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Options:
-    """What a script shall do.
+    """The options of a script.
 
     Attributes:
         tiny: whether it tries everything on digits only.
@@ -68,7 +68,7 @@ def report(options: Options, here: Path, lines: Sequence[str], pictures: Sequenc
         options: of the script.
         here: folder of the script.
         lines: of the table.
-        pictures: names of files beside the table.
+        pictures: names of files next to the table.
     """
     print("\n".join(lines))
     if not options.tiny:
@@ -122,7 +122,7 @@ def measure(
 
     Args:
         results: the CSV file.
-        cases: what to measure for each seed. Missing dense models are trained first.
+        cases: the measurements for each seed. Missing dense models are trained first.
         seeds: of the draws and of all trainings of a flow.
         more: overrides of all variants.
         dense_test: score of the dense model, if the flows begin with another one, such as a sparse model.

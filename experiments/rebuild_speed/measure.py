@@ -40,7 +40,7 @@ def rebuild_against_copy(name: str) -> Row:
     model, example = build(name)
     prunable = trace(model, example)
     plan = make_plan(prunable, 0.5)
-    rebuild(prunable, plan)  # what the first call loads is not the model's
+    rebuild(prunable, plan)  # the first call also loads modules, whose time is not the model's
     small_bytes, peak = peak_bytes(lambda: rebuild(prunable, plan))
     dense_bytes = size_of(model)
     copies, rebuilds = in_turn(ROUNDS, lambda: copy.deepcopy(model), lambda: rebuild(prunable, plan))
@@ -109,7 +109,7 @@ def torch_pruning(model: nn.Module, example: Tensor, *, ranked: bool) -> Work:
 def tracing(name: str) -> Row:
     torch.set_num_threads(1)
     model, example = of_depth(name), torch.zeros(1, 3, 32, 32)
-    trace(make_model("digits_resnet", 10), torch.zeros(1, 3, 8, 8))  # what is imported at first use
+    trace(make_model("digits_resnet", 10), torch.zeros(1, 3, 8, 8))  # so that imports at first use are done
     exports, traces = in_turn(
         3, lambda: capture(model, (example,), training=False), lambda: trace(model, example)
     )
@@ -150,7 +150,7 @@ def costs(name: str) -> Row:
 
 
 def in_turn(rounds: int, *works: Work) -> NDArray[np.float64]:
-    """Return seconds [works, rounds]; each round runs every work once; the first is not counted."""
+    """Return seconds [works, rounds]. Each round runs every work once. The first is not counted."""
     times = []
     for _ in range(rounds + 1):
         gc.collect()

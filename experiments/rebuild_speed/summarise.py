@@ -1,4 +1,4 @@
-"""Write table.md, ratios.png and tracing.png from what `run` measured.
+"""Write table.md, ratios.png and tracing.png from the rows of `run`.
 
 python -m experiments.rebuild_speed.summarise
 """

@@ -5,7 +5,7 @@
 For each net, budget and criterion the uniform plan is cut from the dense model. It is scored on the
 validation part after BatchNorm recalibration alone, after a closed repair (with recalibration behind it) and
 after a sequential one. Criteria, moments and repairs see 512 unlabelled training images (taylor reads their
-labels); one thread, float32. A dense model without a checkpoint is trained first. Appends a row to
+labels). One thread, float32. A dense model without a checkpoint is trained first. Appends a row to
 accuracy.csv as it comes, and goes on after those there.
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def images_of(dense: Dense) -> list[tuple[Tensor, Tensor]]:
-    """Return the first training batches of epoch 0 with at least so many images; only taylor reads labels."""
+    """Return the first training batches of epoch 0 with at least IMAGES images. Only taylor reads labels."""
     batches, count = [], 0
     for inputs, targets in dense.data.train.batches(0, 0):
         batches.append((inputs.clone(), targets))
@@ -110,7 +110,7 @@ def uniform_widths(problem: Problem) -> dict[str, int]:
 
 
 def score(dense: Dense, model: nn.Module, *, calibrated: bool) -> float:
-    """Return the accuracy of a copy on the validation part, after a recalibration if asked."""
+    """Return the accuracy of a copy on the validation part, after a recalibration if requested."""
     model = copy.deepcopy(model)
     if calibrated:
         recalibrate(model, dense.data.train, CALIBRATION_BATCHES, SETTING, seed=0)

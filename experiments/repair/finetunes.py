@@ -41,7 +41,7 @@ STARTS = {
     "l1-sequential": ("l1", "sequential"),
     "obs-recalibrated": ("obs", None),
 }
-"""{name: (criterion, mode of the repair)}; BatchNorm is recalibrated but after a sequential repair."""
+"""{name: (criterion, mode of the repair)}. BatchNorm is recalibrated but after a sequential repair."""
 
 LENGTHS = ("8 epochs", "3 epochs", "2 epochs", "400 steps", "100 steps", "25 steps", "0 steps")
 
@@ -130,7 +130,7 @@ def _fit(
 
 
 FINETUNES: dict[str, Callable[[nn.Module, int, int, str], None]] = {"epochs": _by_epochs, "steps": _by_steps}
-"""{unit of a length: how to finetune for so many}."""
+"""{unit of a length: how to finetune for a number of them}."""
 
 
 if __name__ == "__main__":

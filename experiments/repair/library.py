@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def orders_of(library: ErrorLibrary) -> dict[str, IntArray]:
-    """Return the order of each group's channels; any order takes as long."""
+    """Return the order of each group's channels. Any order takes as long."""
     return {
         name: np.arange(curve.width) if curve.order is None else curve.order
         for name, curve in library.curves.items()

@@ -68,7 +68,7 @@ class Crops:
 
     Args:
         count: how many.
-        right: of the right halves rather than the left ones; the strip between them is in neither.
+        right: of the right halves rather than the left ones. The strip between them is in neither.
     """
 
     def __init__(self, count: int, *, right: bool) -> None:

@@ -4,7 +4,7 @@
 
 Random weights and 512 random images, 16 at a time, on 2 threads: the figures are of seconds, memory and
 residuals, not of accuracy. Each net is measured in a process of its own, whose peak memory is the kernel's
-account of it; tracing is included there. A candidate keeps about a share of the MACs in uniform widths, or
+account of it. Tracing is included there. A candidate keeps about a share of the MACs in uniform widths, or
 narrows one kind of group alone. Appends a row to timing.csv as it comes, and goes on after those there.
 """
 
@@ -40,8 +40,8 @@ class Case:
 
     Attributes:
         net: torchvision's name.
-        ratios: keep ratios; each gives a candidate.
-        only: parts of group names, one of which a group must hold to be narrowed; all groups if empty.
+        ratios: keep ratios. Each gives a candidate.
+        only: parts of group names, one of which a group must hold to be narrowed. All groups if empty.
     """
 
     net: str
@@ -101,7 +101,7 @@ def measure(case: Case) -> None:
 
 
 def candidates(case: Case, prunable: Prunable, measured: Moments) -> Iterator[dict[str, object]]:
-    """Repair a candidate of each keep ratio, several times; the first time of all is apart."""
+    """Repair a candidate of each keep ratio, several times. The first time of all is apart."""
     for ratio in case.ratios:
         plan = plan_of(case, prunable, ratio)
         small = rebuild(prunable, plan)

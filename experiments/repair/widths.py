@@ -63,7 +63,7 @@ def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
     library = whole.library()
     for budget, name in left:
         posed = build_problem(prunable, replace(config, budget=replace(config.budget, **{"flops": budget})))
-        given = replace(whole, space=posed.space)  # what is measured holds under every budget
+        given = replace(whole, space=posed.space)  # the measurements hold under every budget
         started = time.process_time()
         levels = WARM_STARTS[name].propose(given)
         seconds = time.process_time() - started

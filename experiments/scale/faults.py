@@ -67,7 +67,7 @@ def row(name: str, search: Search, began: float, *, faults: int, **more: object)
 
 
 def wait_for(search: Search, count: int, pids: list[int]) -> None:
-    """Wait until so many trials have ended, or all processes have."""
+    """Wait until this many trials have ended, or all processes have."""
     while ended(search) < count and any(is_running(pid) for pid in pids):
         time.sleep(0.1)
 

@@ -174,7 +174,7 @@ class Outcome:
 
 
 def outcome(search: Search) -> Outcome:
-    """Return what became of the trials of a search that should have ended."""
+    """Return the states of the trials of a search that should have ended."""
     records = open_study(search.url, STUDY).records()
     ended = sum(record.state == "complete" for record in records)
     for record in records:

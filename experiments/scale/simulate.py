@@ -45,7 +45,7 @@ TABLES = {
     "trial_user_attributes": "key, value_json",
     "trial_system_attributes": "key, value_json",
 }
-"""Optuna's tables of trials, and what is copied of each."""
+"""Optuna's tables of trials, and the columns of each that are copied."""
 
 SERVER_CORES = 2
 COMMIT_S = 0.002
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(server: Server, folder: Path, number: int, ended: int) -> dict[str, object]:
-    """Run a search with so many open trials and so many that have ended. Return the costs of a trial."""
+    """Run a search with given numbers of open and of ended trials. Return the costs of a trial."""
     url = server.new_database("scale")
     create(url)
     runner = Search(url, folder, 1_000_000, sampler="tpe").runner()

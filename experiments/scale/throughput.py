@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measure(search: Search, workers: int) -> dict[str, object]:
-    """Run a search with so many processes."""
+    """Run a search with this many processes."""
     create(search.url)
     pids = [work(search) for _ in range(workers)]
     if any(end_of(pid) for pid in pids):

@@ -4,7 +4,7 @@
 
 ResNet-20 on Fashion-MNIST at 25% of the FLOPs. A trial is the whole of it: propose, decode, rebuild,
 recalibrate BatchNorm, evaluate, 100 steps, evaluate, store in SQLite. The bare loop gets the same rebuilt
-model and does the same forward and backward passes in plain PyTorch. In turn, 12 pairs; writes results.csv
+model and does the same forward and backward passes in plain PyTorch. In turn, 12 pairs. Writes results.csv
 and prints the medians.
 """
 

@@ -3,7 +3,7 @@
 28 candidates of a setup. Chosen by their trial numbers alone, before any score is looked at: all
 distinct warm starts of seed 0's curves, then trials of its random-300 in the order that
 `numpy.random.default_rng(0).permutation(300)` gives, until there are 28. Each climbs the rungs with a seed of
-its own, as in a search; then it is cut anew and finetuned for 4 epochs by the recipe of `finetunes`.
+its own, as in a search. Then it is cut again and finetuned for 4 epochs by the recipe of `finetunes`.
 
     python -m experiments.search_efficiency.correlation [--setup resnet20-25] [--numbers 0 14]
 
@@ -48,7 +48,7 @@ def results_of(setup: str) -> Path:
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate as the curves have it; widths in the order of the searchable groups."""
+    """A candidate as the curves have it. Widths in the order of the searchable groups."""
 
     origin: str
     trial: int
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def choose(setup: str, count: int) -> list[Choice]:
-    """Choose so many candidates of a setup by the rule above.
+    """Choose this many candidates of a setup by the rule above.
 
     Raises:
         SystemExit: the curves lack the random search, or any search with warm starts.

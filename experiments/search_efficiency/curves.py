@@ -1,12 +1,12 @@
 """Claim: the default search finds in 60 evaluations what 300 random ones find, in 0.3 of their seconds.
 
-Every sampler proposes 60 candidates (random also 300) that fill [0.98, 1.00] of the budget; each is scored on
+Every sampler proposes 60 candidates (random also 300) that fill [0.98, 1.00] of the budget. Each is scored on
 the first rung, BatchNorm recalibration and the whole validation part. Warm starts are the first of the 60
 trials, and the seconds that they and the statistics took are counted, as are those of the proposals.
 
     python -m experiments.search_efficiency.curves [--setups resnet20-25] [--seeds 0 1 2] [--methods tpe]
 
-Writes a file of trials a setup and seed into curves/, a method as a block; what is there is not run again,
+Writes a file of trials a setup and seed into curves/, a method as a block. What is there is not run again,
 and scores come from the cache in scores/. `python -m experiments.search_efficiency.summarise` draws them.
 """
 
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def finished(path: Path) -> set[str]:
-    """Return the methods whose trials are all in a file; rows of one that was cut off are dropped from it."""
+    """Return the methods whose trials are all in a file. Rows of one that was cut off are dropped from it."""
     rows = rows_of(path)
     counts = Counter(row["method"] for row in rows)
     whole = {method for method, count in counts.items() if count == METHODS[method].trials}
@@ -122,7 +122,7 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
 
 
 def _row(record: Any, ends: dict[object, object], context: MeasurementContext) -> dict[str, object]:
-    """Describe a trial; one whose widths were scored before took no evaluation."""
+    """Describe a trial. One whose widths were scored before took no evaluation."""
     return {
         "trial": record.number,
         "origin": record.origin,
@@ -138,7 +138,7 @@ _MEASURED: dict[tuple[str, int], WarmStarts] = {}
 
 
 def _warm_starts(setup: str, seed: int) -> WarmStarts:
-    """Choose the warm starts once a setup and seed; every method counts their seconds."""
+    """Choose the warm starts once a setup and seed. Every method counts their seconds."""
     if (setup, seed) not in _MEASURED:
         _MEASURED[setup, seed] = choose_warm_starts(context_of(setup, seed))
     return _MEASURED[setup, seed]

@@ -37,13 +37,13 @@ from experiments.common import count_macs
 from experiments.search_efficiency.setups import HERE, SETTING, context_of
 
 DIVISOR = 4
-"""Widths are multiples of it; its own 32 leaves a net of 16 to 64 channels next to no choice."""
+"""Widths are multiples of it. Its own 32 leaves a net of 16 to 64 channels next to no choice."""
 
 CALIBRATION_BATCHES = 50
-"""Batches that BatchNorm is recalibrated on: as many as its queue holds; with fewer it does not."""
+"""Batches that BatchNorm is recalibrated on: as many as its queue holds. With fewer it does not."""
 
 WINDOW = 0.98
-"""A candidate is to fill so much of its budget, by our count."""
+"""Share of its budget that a candidate has to fill, by our count."""
 
 ATTEMPTS = 7
 """Constraints tried, the budget itself first, then halving the way to where the window is met."""
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def path_of(setup: str, seed: int) -> Path:
-    """Return where the facts of a candidate are written; its weights lie beside them."""
+    """Return the file with the facts of a candidate. Its weights lie next to it."""
     return HERE / "fastnas" / f"{setup}-{seed}.json"
 
 
@@ -85,7 +85,7 @@ def read(setup: str, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def run(setups: list[str], seed: int) -> None:
-    """Prune to the budgets of setups that share a dense model; they share its sensitivities, too."""
+    """Prune to the budgets of setups that share a dense model. They share its sensitivities, too."""
     context = context_of(setups[0], seed)
     calibration = first_batches(context.run.dense.data.train, CALIBRATION_BATCHES, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ def prune(
         context: dense model and data.
         constraint: share of the FLOPs that are left at most.
         calibration: batches of (inputs, targets).
-        sensitivities: file that Model Optimizer keeps them in; where it exists they are not measured again.
+        sensitivities: file that Model Optimizer keeps them in. Where it exists they are not measured again.
     """
     import modelopt.torch.prune as mtp  # type: ignore[import-not-found]  # in an environment of its own
 

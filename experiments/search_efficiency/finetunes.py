@@ -1,7 +1,7 @@
 """Claim: after the same finetuning no method is above the default search, which is above uniform at 12%.
 
 The candidates of six methods, all in [0.98, 1.00] of the budget (FastNAS: or the nearest below), get a
-finetune of 8 epochs by one recipe, with the dense model as teacher; the test part is read once, at its end:
+finetune of 8 epochs by one recipe, with the dense model as teacher. The test part is read once, at its end:
 
     default       the best trial of `autoprune search` with 60 trials, rungs and warm starts as they come
     random-300    the best of 300 random candidates on the first rung (EagleEye's way), from curves/
@@ -17,7 +17,7 @@ A mend for what 100 steps may not tell apart is tried at 12%:
     python -m experiments.search_efficiency.finetunes [--setups resnet20-25] [--seeds 0 1] [--methods uniform]
     python -m experiments.search_efficiency.finetunes --setups resnet20-12 --methods one-epoch
 
-Each result is appended to finetunes.csv as it comes; a finetune that was cut off goes on where it was.
+Each result is appended to finetunes.csv as it comes. A finetune that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RESULTS = HERE / "finetunes.csv"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A small model before its finetune, what it costs, and how long it took to find."""
+    """A small model before its finetune, its costs, and the seconds to find it."""
 
     model: nn.Module
     flops_share: float
@@ -161,7 +161,7 @@ def by_one_ratio(setup: str, seed: int) -> Candidate:
 
 
 def _curves_of(setup: str, seed: int) -> list[dict[str, str]]:
-    """Return the trials of the curves; those of the random search and of one with warm starts are needed.
+    """Return the trials of the curves. Those of the random search and of one with warm starts are needed.
 
     Raises:
         SystemExit: they are not there yet.
@@ -178,7 +178,7 @@ def _curves_of(setup: str, seed: int) -> list[dict[str, str]]:
 
 
 def by_torch_pruning(importance: str) -> Method:
-    """Make the method that takes what Torch-Pruning's global pruning leaves at the budget."""
+    """Make the method that takes the model of Torch-Pruning's global pruning at the budget."""
 
     def candidate(setup: str, seed: int) -> Candidate:
         dense, problem = context_of(setup, seed).run.dense, context_of(setup, seed).run
@@ -198,7 +198,7 @@ def by_torch_pruning(importance: str) -> Method:
 
 
 def by_fastnas(setup: str, seed: int) -> Candidate:
-    """Take what FastNAS left, its channels and weights included."""
+    """Take the model that FastNAS left, with its channels and weights."""
     found, weights = fastnas.read(setup, seed)
     candidate = of_widths(setup, seed, found["widths"], found["seconds"])
     candidate.model.load_state_dict(weights)
@@ -214,7 +214,7 @@ METHODS: dict[str, Method] = {
 }
 
 MENDS: dict[str, Method] = {"one-epoch": by_default_search("1 epoch")}
-"""Tried where a target was missed; no part of the comparison."""
+"""Methods that were tried after a target was missed. They are no part of the comparison."""
 
 if __name__ == "__main__":
     main()

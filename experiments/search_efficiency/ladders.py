@@ -6,7 +6,7 @@ Example:
     replay(measured("resnet20-12"))["25 steps, 75 steps; median"].best      # of each replay, in [0, 1]
     replay(measured("resnet20-12"), trials=53)                              # as many trials, not seconds
 
-A replay draws candidates with replacement; all ladders get the same draws. Warm starts are left out: they
+A replay draws candidates with replacement. All ladders get the same draws. Warm starts are left out: they
 climb to the top whatever the bar.
 
 A rung of 100 steps at once was not measured: its score is taken to be that of 25 steps and 75 more, its
@@ -31,7 +31,7 @@ from experiments.search_efficiency.setups import HERE
 REPLAYS = 2000
 RESAMPLES, REPLAYS_EACH = 300, 60
 TRIALS = 20
-"""The seconds of a replay: those in which so many trials climb to the top where there is no bar."""
+"""The seconds of a replay: those in which this many trials climb to the top if there is no bar."""
 
 FloatArray = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Ladder:
     """Which rungs have a bar.
 
     Attributes:
-        rungs: those below the top that are evaluated; each has a bar.
+        rungs: those below the top that are evaluated. Each has a bar.
         share: of the trials there before that a trial must be above.
         startup: trials on a rung that its bar does not stop.
     """
@@ -87,7 +87,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What replays of a ladder came to: the best top scores; mean trials, trials at the top, and seconds."""
+    """The results of replays of a ladder: the best top scores, and the means of the other numbers."""
 
     best: FloatArray
     trials: float
@@ -96,7 +96,7 @@ class Outcome:
 
 
 def measured(setup: str) -> Measured | None:
-    """Read a setup's candidates; None where `rungs` has measured none."""
+    """Read a setup's candidates. None where `rungs` has measured none."""
     rows = [row for row in rows_of(HERE / "rungs" / f"{setup}.csv") if row["origin"] == "sampler"]
     if not rows:
         return None
@@ -110,7 +110,7 @@ def measured(setup: str) -> Measured | None:
 def replay(
     found: Measured, *, trials: int | None = None, replays: int = REPLAYS, seed: int = 0
 ) -> dict[str, Outcome]:
-    """Replay searches of so many trials, or else of equal seconds; all ladders get the same draws."""
+    """Replay searches of this many trials, or of equal seconds. All ladders get the same draws."""
     rng = np.random.default_rng(seed)
     whole = sum(found.seconds.values()) - 2 * found.evaluation
     longest = trials or int(TRIALS * whole / found.seconds["calibrate"]) + 1
@@ -126,7 +126,7 @@ def replay(
 def less_default(found: Measured) -> dict[str, FloatArray]:
     """Return per ladder how far the mean best score lies above the default's [resamples].
 
-    Each time the candidates are drawn anew, with replacement: what another sample of them would have shown.
+    Each time the candidates are drawn again, with replacement. So the spread is that of other samples.
     """
     rng = np.random.default_rng(0)
     count = len(found.scores[TOP])
@@ -160,7 +160,7 @@ def _search(
 def _climb(
     found: Measured, ladder: Ladder, candidate: int, passed: Mapping[str, list[float]]
 ) -> tuple[float, bool]:
-    """Return the seconds that a trial takes, and whether it climbs to the top; note its scores."""
+    """Return the seconds that a trial takes, and whether it climbs to the top. Note its scores."""
     seconds = 0.0
     for rung in RUNGS:
         seconds += found.seconds[rung]

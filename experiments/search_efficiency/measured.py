@@ -27,7 +27,7 @@ DEFAULT = SearchSettings().sampler
 
 FRESH_SEEDS = (3, 4, 5)
 FRESH_METHODS = (RANDOM, "tpe", DEFAULT)
-"""What is measured on seeds that were not looked at when SEEDS showed which sampler is to be the default."""
+"""Seeds that were measured only after the default sampler had been chosen by SEEDS."""
 
 FloatArray = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class Curve:
     seconds: FloatArray
 
     def best_at(self, trials: int) -> float:
-        """Return the best score after so many trials."""
+        """Return the best score after this many trials."""
         return float(self.best[min(trials, len(self.best)) - 1])
 
 
@@ -71,7 +71,7 @@ BySeed = dict[int, Curve]
 def read_curves(
     seeds: Iterable[int] = SEEDS, methods: Iterable[str] = tuple(METHODS)
 ) -> dict[str, dict[str, BySeed]]:
-    """Return the whole searches by setup, method and seed; one that was cut off is left out."""
+    """Return the whole searches by setup, method and seed. One that was cut off is left out."""
     found: dict[str, dict[str, BySeed]] = {}
     for setup, seed in itertools.product(SETUPS, seeds):
         rows = rows_of(HERE / "curves" / f"{setup}-{seed}.csv")
@@ -90,7 +90,7 @@ def _evaluations(setup: str, seed: int) -> dict[str, float]:
 
 
 def _curve(rows: list[dict[str, str]], evaluations: Mapping[str, float]) -> Curve:
-    """Read a search's trials, in order; one that took no evaluation ends with the one before."""
+    """Read a search's trials, in order. One that took no evaluation ends with the one before."""
     ordered = sorted(rows, key=lambda row: int(row["trial"]))
     typical = float(np.median(list(evaluations.values())))
     seconds: list[float] = []

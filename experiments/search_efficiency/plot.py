@@ -21,7 +21,7 @@ SHOWN_FROM = 5
 
 
 def draw(curves: Mapping[str, Mapping[str, BySeed]], path: Path) -> None:
-    """Draw all setups that have curves; the mean is over the seeds that a method has."""
+    """Draw all setups that have curves. The mean is over the seeds that a method has."""
     figure, grid = plt.subplots(
         2, len(curves), figsize=(6 * len(curves) + 2, 9), layout="constrained", squeeze=False
     )

@@ -1,7 +1,7 @@
 """The score cache of the first rung: a CSV file a setup and seed, with a row for each candidate.
 
 The same widths always get the same score, whichever sampler proposes them, and all samplers are compared on
-the same batches; seconds are those of the one evaluation.
+the same batches. Seconds are those of the one evaluation.
 
     scorer = CachedScore("resnet20-25", seed=0)
     scorer({"layer1.0.conv1": 8, ...}, seed=17)     # the trial's own seed does not matter here

@@ -1,6 +1,6 @@
 """What is searched: a net with its budget, loaded and traced once a process.
 
-context = context_of("resnet20-25", seed=0)      # model, data, problem, ranking; trials=60, warm starts on
+context = context_of("resnet20-25", seed=0)      # model, data, problem, ranking. trials=60, warm starts on
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EVALUATIONS = 60
 """Trials of every sampler."""
 
 SETTING = Setting(device="cpu", dtype="bfloat16", channels_last=True, threads=1)
-"""One for all, so that scores compare; chosen before, as the fastest on this kind of machine."""
+"""One for all, so that scores compare. Chosen before, as the fastest on this kind of machine."""
 
 
 def config_of(setup: str, seed: int, *overrides: str) -> RunSpec:

@@ -2,7 +2,7 @@
 
     python -m experiments.search_efficiency.summarise
 
-What is not measured yet is left out and counted. Differences are paired by seed; intervals are 95%.
+What is not measured yet is left out and counted. Differences are paired by seed. Intervals are 95%.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def summarise_fresh(seeds: Sequence[int], title: str) -> Part:
 
 
 def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]], title: str, searches: int) -> Part:
-    """Tell what every sampler found, and what the default one did against random search.
+    """Print the best scores of all samplers, and compare the default one with random search.
 
     `searches` is how many there are to be in each setup.
     """
@@ -116,7 +116,7 @@ def _share_of_seconds(seeds: BySeed, base: BySeed) -> str:
 
 
 def _verdict(methods: Mapping[str, BySeed]) -> str:
-    """Say what the default sampler reached against its target, where both were measured."""
+    """Compare the default sampler with its target, if both were measured."""
     mine, large = methods.get(DEFAULT, {}), methods.get(RANDOM, {})
     at = {seed: curve.best_at(EVALUATIONS) for seed, curve in mine.items()}
     difference = paired(at, {seed: curve.best[-1] for seed, curve in large.items()})
@@ -158,7 +158,7 @@ def summarise_finetunes() -> Part:
 
 
 def _finetuned_verdict(setup: str, methods: Mapping[str, Mapping[int, Mapping[str, str]]]) -> str:
-    """Say how the default search did against uniform, and what was above it; by one seed alone, nothing."""
+    """Compare the default search with uniform, and list the methods above it. One seed gives no line."""
     mine = accuracies(methods.get("default", {}))
     difference = paired(mine, accuracies(methods.get("uniform", {})))
     if difference is None or difference.seeds < 2:
@@ -176,7 +176,7 @@ def _finetuned_verdict(setup: str, methods: Mapping[str, Mapping[int, Mapping[st
 
 
 def _fastnas_lines() -> list[str]:
-    """List what FastNAS left, since its widths may not fill the window."""
+    """List the costs that FastNAS left, since its widths may not fill the window."""
     found = [json.loads(path.read_text("utf-8")) for path in sorted((HERE / "fastnas").glob("*.json"))]
     rows = [
         [
@@ -194,7 +194,7 @@ def _fastnas_lines() -> list[str]:
 
 
 def summarise_correlation() -> Part:
-    """Tell Kendall's tau of every rung with the finetuned accuracy; the default's are in rungs/."""
+    """Print Kendall's tau of every rung with the finetuned accuracy. Those of the default are in rungs/."""
     rows = rows_of(correlation.results_of(correlation.SETUP))
     default = {row["widths"]: row for row in rows_of(HERE / "rungs" / f"{correlation.SETUP}.csv")}
     count = f"{len(rows)} of {correlation.CANDIDATES} candidates"
@@ -221,7 +221,7 @@ def _tau_text(scores: Sequence[float], above: Sequence[float]) -> str:
 
 
 def summarise_rungs() -> Part:
-    """Tell what other rungs and bars would have found, and how well the lower rungs predict the top one."""
+    """Print the results of other rungs and bars, and how well the lower rungs predict the top one."""
     lines: list[str] = []
     said: list[str] = []
     for setup in SETUPS:

@@ -7,7 +7,7 @@ each study in a new SQLite file. In turn, the order swapped from round to round.
     python -m experiments.search_efficiency.workers [--rounds 5]
 
 Appends a row a round to workers.csv. A search's clock runs from the start of its first trial to the end of
-its last; how long the workers took to start, once a search, has a column of its own.
+its last. How long the workers took to start, once a search, has a column of its own.
 """
 
 from __future__ import annotations

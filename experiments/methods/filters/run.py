@@ -1,12 +1,13 @@
-"""Claim: small filters go at no loss, and better so than large or random ones; late layers are insensitive.
+"""Claim: small filters go at no loss, and better so than large or random ones. Late layers are insensitive.
 
     python -m experiments.methods.filters.run [--tiny] [--seeds 0]
 
 Draws the sensitivity of each net as sensitivity-NET.png and .csv. Then each variant is pruned at equal MACs,
 finetuned for equal epochs and tested once, for three seeds: filters with the smallest or the largest sum of
-weights, or random ones; greedy rankings; streams ranked by their shortcut alone; sensitive groups left whole;
-a finetune after the cut of each map size against one at the end. Appends rows to results.csv, goes on
-after those there, and draws accuracy.png. --tiny tries all of it on digits within minutes, under runs/.
+weights, or random ones, greedy rankings, streams ranked by their shortcut alone, and sensitive groups left
+whole. One variant is finetuned after the cut of each map size, and another at the end. Appends rows to
+results.csv, goes on after those there, and draws accuracy.png. --tiny tries all of it on digits within
+minutes, under runs/.
 """
 
 from __future__ import annotations
