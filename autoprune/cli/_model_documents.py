@@ -136,7 +136,7 @@ class Int8Document(Document):
 
     Attributes:
         path: the int8 file.
-        float_path: the float file beside it, or null.
+        float_path: the float file next to it, or null.
         metric: name of the score.
         score: of the int8 file on the validation part.
         float_score: of the float file.

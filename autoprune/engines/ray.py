@@ -167,7 +167,7 @@ def _connected(workers: Workers, device: str, parcel_bytes: int) -> Iterator[Non
     import ray
 
     if ray.is_initialized():
-        _tell_idle_gpus(workers, device)
+        _warn_of_unused_gpus(workers, device)
         yield
         return
     try:
@@ -176,7 +176,7 @@ def _connected(workers: Workers, device: str, parcel_bytes: int) -> Iterator[Non
                 _start_here(workers, parcel_bytes)
             else:
                 _join(workers.cluster)
-                _tell_idle_gpus(workers, device)
+                _warn_of_unused_gpus(workers, device)
         yield
     finally:
         ray.shutdown()
@@ -210,7 +210,7 @@ def _join(address: str) -> None:
         raise _no_cluster(address, error) from error
 
 
-def _tell_idle_gpus(workers: Workers, device: str) -> None:
+def _warn_of_unused_gpus(workers: Workers, device: str) -> None:
     """Warn if a cluster has GPUs but trials run on CPUs, because "auto" looked at this machine alone."""
     import ray
 

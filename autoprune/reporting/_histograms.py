@@ -103,7 +103,7 @@ def _draw(histograms: Histograms, path: str | os.PathLike[str]) -> Path:
             axes.axvline(histograms.marks[name], color="#ee6677", linestyle="--")
         axes.set_title(name, fontsize="medium")
         axes.set_xlabel(histograms.axis)
-        axes.set_yscale("symlog", linthresh=1)  # a bin with one channel shows beside one with thousands
+        axes.set_yscale("symlog", linthresh=1)  # a bin with one channel shows next to one with thousands
         axes.grid(alpha=0.3)
     row[0].set_ylabel("channels")
     figure.suptitle(histograms.title)

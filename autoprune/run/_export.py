@@ -49,7 +49,7 @@ from autoprune.run._resolving.stored_config import stored_spec, with_objects
 from autoprune.run._results.artefact import (
     begin_artefact,
     complete_artefact,
-    export_beside,
+    export_formats,
     exported_file,
     present_formats,
     require_free,
@@ -217,7 +217,7 @@ def _complete(
     """Add the exported files, the report and the card to the weights that were copied from another folder."""
     small = load_saved(where, trust=trust, model=model)
     formats = present_formats(folder) if study is None else stored_spec(study).output.formats
-    export_beside(where, small, formats, _example(small, where, model), watch=watch)
+    export_formats(where, small, formats, _example(small, where, model), watch=watch)
     if study is not None:
         write_page(study, summarise(study, with_importances=True), where / PAGE)
     for name in (PAGE, INT8):

@@ -36,7 +36,7 @@ from autoprune.run._resolving.session import STUDY, Session, StudyRef, of_study
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
 from autoprune.run._resolving.stored_config import objects_of, threads_of
 from autoprune.run._resolving.together import announce, together
-from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_formats
 from autoprune.run._results.dashboard import keep_files, publish
 from autoprune.run._results.finetune_result import (
     BEST,
@@ -206,7 +206,7 @@ def _complete_known(known: FinetuneResult, stored: StoredRun, given: Dense | Non
 
 def _complete(folder: Path, stored: StoredRun, small: nn.Module, watch: Watcher) -> None:
     """Add exported files, the report and the card to the folder of a finetuned model."""
-    export_beside(folder, small, stored.spec.output.formats, watch=watch)
+    export_formats(folder, small, stored.spec.output.formats, watch=watch)
     page = publish(stored.study, stored.spec, watch)
     complete_artefact(folder, page, watch=watch)
     keep_files(stored.study, watch)  # with the card, which is written last

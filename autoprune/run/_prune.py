@@ -58,7 +58,7 @@ from autoprune.run._resolving.run import Run
 from autoprune.run._resolving.session import Session
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
 from autoprune.run._resolving.stored_config import objects_of, read_setting
-from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside
+from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_formats
 from autoprune.run._results.flow_result import FlowResult
 from autoprune.run._results.model_card import card_of_flow, score_part
 from autoprune.run._results.saved_model import architecture_of
@@ -343,5 +343,5 @@ def _complete_known(run: Run, folder: Path, small: nn.Module) -> None:
 def _complete(run: Run, folder: Path, small: nn.Module) -> None:
     """Add the exported files and the card to the folder of the small model."""
     inputs = run.dense.example_inputs
-    export_beside(folder, small, run.spec.output.formats, inputs, watch=run.watch)
+    export_formats(folder, small, run.spec.output.formats, inputs, watch=run.watch)
     complete_artefact(folder, watch=run.watch)

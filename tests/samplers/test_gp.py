@@ -22,7 +22,7 @@ def _quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(before)
 
 
-def proposed_beside(attribute: str | None) -> dict[str, float]:
+def proposed_next_to(attribute: str | None) -> dict[str, float]:
     """A proposal while another trial runs whose own is in the storage like this; None: not yet at all."""
     search = Search("gp", 4, 10)
     search.run()
@@ -35,10 +35,10 @@ def proposed_beside(attribute: str | None) -> dict[str, float]:
 
 
 def test_the_half_written_proposal_of_another_process_is_passed_over() -> None:
-    assert proposed_beside('{"conv0": 0.5, "conv1": 0.') == proposed_beside(None)
+    assert proposed_next_to('{"conv0": 0.5, "conv1": 0.') == proposed_next_to(None)
 
 
 def test_a_whole_one_is_kept_away_from() -> None:
     """It lies at the point of which the process expects most."""
     corner = '{"conv0": 0.125, "conv1": 1.0, "conv2": 0.125, "conv3": 1.0}'
-    assert proposed_beside(corner) != proposed_beside(None)
+    assert proposed_next_to(corner) != proposed_next_to(None)

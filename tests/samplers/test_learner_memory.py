@@ -46,9 +46,9 @@ def test_another_history_is_learnt_again() -> None:
     told = context()
     for past in (outcomes([1.0, 3.0]), outcomes([1.0]), outcomes([1.0], place=0.7), ()):
         before = diary(told, outcomes([1.0, 2.0]))
-        anew = diary(told, past)
-        assert anew is not before
-        assert anew.scores == [outcome.score for outcome in past]
+        fresh = diary(told, past)
+        assert fresh is not before
+        assert fresh.scores == [outcome.score for outcome in past]
 
 
 def test_every_learner_has_a_place_of_its_own() -> None:

@@ -5,7 +5,7 @@ A model that cannot be exported still gets its folder. The card then states the 
 Example:
     begin_artefact(folder)                          # removes files of an earlier model
     save_pruned(small, plan, folder, extra={"card": facts.model_dump(mode="json")})
-    export_beside(folder, small, spec.output.formats)
+    export_formats(folder, small, spec.output.formats)
     complete_artefact(folder, page)
 """
 
@@ -96,7 +96,7 @@ def present_formats(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*DEFAULT_FORMATS, *present]))
 
 
-def export_beside(
+def export_formats(
     folder: Path,
     small: nn.Module,
     formats: Sequence[str] | None,

@@ -39,7 +39,7 @@ from autoprune.run import Event, FinetuneResult, Int8Report, Stage, load_saved
 from autoprune.run._checks.trust import UNTRUSTED
 from autoprune.run._model_data import find_data
 from autoprune.run._resolving.spec import RunSpec
-from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_beside, present_formats
+from autoprune.run._results.artefact import begin_artefact, complete_artefact, export_formats, present_formats
 from autoprune.run._results.model_card import Scored, _difference, _interval, _settings, licence_of
 from autoprune.support.events import silent
 from autoprune.training import Evaluation
@@ -325,9 +325,9 @@ class Branches(nn.Module):
 def test_a_model_that_cannot_be_exported_keeps_its_folder_and_the_card_says_why(tmp_path: Path) -> None:
     save_pruned(nn.Sequential(nn.Conv2d(1, 2, 3)), Plan({"0": np.array([0, 1])}), tmp_path)
     events: list[Event] = []
-    export_beside(tmp_path, Branches(), None, torch.zeros(1, 3), watch=events.append)
+    export_formats(tmp_path, Branches(), None, torch.zeros(1, 3), watch=events.append)
     assert read_recipe(tmp_path).extra == {}, "no format was requested"
-    export_beside(tmp_path, Branches(), ["onnx"], torch.zeros(1, 3), watch=events.append)
+    export_formats(tmp_path, Branches(), ["onnx"], torch.zeros(1, 3), watch=events.append)
     complete_artefact(tmp_path)
     text = (tmp_path / CARD).read_text("utf-8")
     assert "There is no `model.onnx` here: Branches cannot be exported to .onnx" in text
