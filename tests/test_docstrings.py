@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
+import pkgutil
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -35,6 +40,57 @@ def test_a_public_function_says_what_it_takes_returns_raises_and_shows_an_exampl
     described = re.findall(r"^    (\w+): ", text.partition("Args:\n")[2].partition("\n\n")[0], re.MULTILINE)
     assert described == list(signature.parameters)
     assert f"autoprune.{name}(" in example_of(name)
+
+
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(autoprune.__path__, "autoprune.")
+    if not name.endswith(("__main__", "ray_tune"))  # one runs a command, the other loads Ray
+]
+
+
+def code_in(text: str) -> Iterator[str]:
+    """Yield the example in a docstring, if there is one."""
+    after = inspect.cleandoc(text).partition("\nExample:\n")[2]
+    block = re.match(r"(?:(?: {4}.*)?(?:\n|$))*", after)
+    if block is not None and block[0].strip():
+        yield textwrap.dedent(block[0]).replace(": ...", ": pass")
+
+
+def is_open(argument: ast.expr) -> bool:
+    """Return whether an argument stands for others: `*pair`, or an ellipsis."""
+    return isinstance(argument, ast.Starred) or ast.unparse(argument) == "..."
+
+
+def wrong_calls(tree: ast.Module, module: ModuleType) -> Iterator[str]:
+    """Yield the calls of autoprune's functions and classes in a module that their signatures do not allow."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        function = vars(module).get(call.func.id) if isinstance(call.func, ast.Name) else None
+        is_ours = str(getattr(function, "__module__", "")).startswith("autoprune.")
+        if not is_ours or not callable(function) or any(map(is_open, call.args)):
+            continue
+        try:
+            inspect.signature(function).bind(*call.args, **{each.arg or "": None for each in call.keywords})
+        except TypeError as error:
+            yield f"{module.__name__}: {ast.unparse(call)}: {error}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_example_of_a_module_is_code_that_calls_its_functions_as_they_are(name: str) -> None:
+    module = importlib.import_module(name)
+    own = [each for each in vars(module).values() if getattr(each, "__module__", None) == name]
+    for each in (module, *own):
+        for code in code_in(getattr(each, "__doc__", None) or ""):
+            assert list(wrong_calls(ast.parse(code), module)) == []
+
+
+def test_a_wrong_example_is_found() -> None:
+    module = importlib.import_module("autoprune.reconstruction._leastsquares")
+    right, wrong = ("refit(gram, cross, old, power, strength)", "refit(gram, cross, old, power, rows=8)")
+    assert list(wrong_calls(ast.parse(right), module)) == []
+    (found,) = wrong_calls(ast.parse(wrong), module)
+    assert "rows=8" in found
+    assert list(code_in("Do.\n\nExample:\n    a = 1\n    b = 2\n\nMore.")) == ["a = 1\nb = 2\n\n"]
 
 
 ORDER = [

@@ -3,8 +3,7 @@
 A mistake of the user ends in one line and exit code 2. Ctrl-C ends in exit code 130, SIGTERM in 143, and a
 closed terminal in 129. None of them prints a traceback.
 
-Example:
-    autoprune search digits --set search.trials=8
+    $ autoprune search digits --set search.trials=8
 """
 
 from __future__ import annotations

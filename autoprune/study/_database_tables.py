@@ -2,8 +2,8 @@
 
 Example:
     contents = look(engine)
-    contents.require(create=True, shown="sqlite:///runs/fm.db")     # StudyError if it belongs to another
-    program contents.is_new                                                 # Optuna's tables are missing
+    contents.require(create=True, shown="sqlite:///runs/fm.db")     # refuses a database of another program
+    contents.is_new                                                 # True if Optuna's tables are missing
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Creates the study of a new search, and opens the study of an earlier one.
 
 Example:
-    study = create_study("sqlite:///runs/fm.db", "fm-50", config=..., identity={"model": "9f3c..."},
-    facts=...) study = open_study("sqlite:///runs/fm.db", "fm-50")       # all that a resume needs:
+    study = create_study(url, "fm-50", config=config, identity={"model": "9f3c..."}, facts=facts)
+    study = open_study(url, "fm-50")       # all that a resume needs
     study.config
 """
 

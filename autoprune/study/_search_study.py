@@ -2,7 +2,7 @@
 
 Example:
     study = open_study("sqlite:///runs/fm.db", "fm-50")
-    study.require({"model": "9f3c...", ...})                  # refuses another model, data or space
+    study.require({"model": "9f3c...", "data": "51d0..."})    # refuses another model, data or space
     trial = study.ask(target=60)                              # claims a trial for this process
     study.best().widths
 """

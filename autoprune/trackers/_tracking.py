@@ -4,7 +4,7 @@ A file in the output folder lists the events that were logged. So a verb that go
 was killed, logs the rest and doubles nothing.
 
 Example:
-    with Tracking("mlflow", opened, warn) as tracking:
+    with Tracking("mlflow", MLflow, opened, warn) as tracking:
         tracking.log(TrialEnded(...))
 """
 

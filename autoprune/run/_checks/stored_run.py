@@ -1,7 +1,7 @@
 """Opens an existing study for a command, after a check that the code and paths it names are trusted.
 
 Example:
-    with open_run("digits", overrides=["search.trials=100"]) as stored:
+    with open_run("digits", None, overrides=["search.trials=100"]) as stored:
         run = resolve_stored(stored.study, stored.running, None, watch)
 """
 

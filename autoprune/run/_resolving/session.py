@@ -3,7 +3,7 @@
 A result carries them, so that its methods and later verbs need not receive them again.
 
 Example:
-    found = of_study(result, None, model=None, data=None)
+    found = of_study(result)
     found.name, found.storage, found.session.model
 """
 
