@@ -129,6 +129,7 @@ def narrow_masks(prunable: Prunable, masks: Masks, plan: Plan) -> Masks:
     Raises:
         MaskError: the masks are of another model.
     """
+    # A rebuild slices any weights, so ones with zeros at the masked places show where the masks end up.
     ones = copy.deepcopy(prunable.model)
     with torch.no_grad():
         for parameter in ones.parameters():

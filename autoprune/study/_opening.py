@@ -75,6 +75,7 @@ def create_study(
             study.set_metric_names(list(objectives))  # for Optuna's dashboard, plots and data frames
         for key, text in shown_study(facts).items():
             study.set_user_attr(key, text)
+        # The header comes last: a study without one counts as not begun, and is made again after a kill.
         write_header(study, header)
         return SearchStudy(url, study, header)
 
