@@ -42,12 +42,11 @@ class Preset:
 def presets() -> dict[str, Preset]:
     """Return {name: preset} of all files in this package, in alphabetical order."""
     found = {}
-    for entry in sorted(resources.files("autoprune.config.methods").iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".toml"):
-            sections = parse_toml(entry.read_text("utf-8"))
-            head = sections.pop("preset")
-            name = entry.name.removesuffix(".toml")
-            found[name] = Preset(name, head["about"], head["paper"], tuple(head["needs"]), sections)
+    files = {entry.name: entry for entry in resources.files("autoprune.config.methods").iterdir()}
+    for name in sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml")):
+        sections = parse_toml(files[f"{name}.toml"].read_text("utf-8"))
+        head = sections.pop("preset")
+        found[name] = Preset(name, head["about"], head["paper"], tuple(head["needs"]), sections)
     return found
 
 

@@ -9,6 +9,7 @@ from autoprune.config import presets
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError
 from autoprune.flow._masking import check_maskable
+from autoprune.flow._selectors import check_threshold
 from autoprune.flow._stages import stages_of
 from autoprune.graph import Prunable
 from autoprune.graph.writers import shortcuts
@@ -53,13 +54,14 @@ def check_fit(config: RunConfig, prunable: Prunable, space: SpaceSpec) -> None:
 
     Raises:
         ConfigError: the model lacks something.
+        PlanError: select.share is more than select.floor leaves.
     """
     method, model = config.flow.method, type(prunable.model).__name__
     for need in presets()[method].needs if method is not None else ():
         if not NEEDS[need].fits(prunable):
             raise ConfigError(
                 f'flow.method: "{method}" needs {NEEDS[need].about}, but {model} has none. '
-                "See `autoprune methods`."
+                "`autoprune methods` lists what the others need."
             )
     if not prunable.searchable and "select" in stages_of(config):
         raise ConfigError(f"flow: {model} has no channel group to narrow. See `autoprune inspect`.")
@@ -73,3 +75,5 @@ def check_fit(config: RunConfig, prunable: Prunable, space: SpaceSpec) -> None:
     if "sparsify" in stages:
         first = "select" in stages[: stages.index("sparsify")]
         check_penalty(prunable, config.sparsify.penalty, config.sparsify.options, has_plan=first)
+    if "select" in stages and config.select.by == "global-threshold":
+        check_threshold(config, stages, prunable, space)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.config.settings import SelectSettings
+from autoprune.config.settings import RunConfig, SelectSettings
 from autoprune.criteria import Importance, channel_scales, check_rule
 from autoprune.data import spread_samples
 from autoprune.errors import ConfigError, PlanError
@@ -20,7 +20,7 @@ from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench, rule_of
 from autoprune.graph import Plan, Prunable
 from autoprune.score import plan_cuts, score_single_cuts
-from autoprune.space import Budget, SearchSpace, cut, drop_gates, matches, uniform_gates
+from autoprune.space import Budget, SearchSpace, SpaceSpec, cut, drop_gates, matches, uniform_gates
 from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
 from autoprune.support.arrays import IntArray
 from autoprune.support.rows import Row, find_row, quoted
@@ -127,13 +127,46 @@ def _sizes(given: Selection) -> Importance:
     bench, prunable = given.bench, given.prunable
     if bench.config.select.criterion is not None:
         sizes = bench.ranked(prunable)
-    elif "sparsify" in bench.stages:
-        penalty = bench.config.sparsify.penalty
-        spec = find_row(penalty, PENALTIES, "sparsify.penalty", PenaltySpec)
-        sizes = spec.ranked(prunable.model, prunable)
     else:
-        sizes = channel_scales(prunable.model, prunable.searchable)
+        sizes = _penalised_sizes(bench.config, bench.stages, prunable)
     return {name: values for name, values in sizes.items() if not matches(name, bench.space.skip)}
+
+
+def _penalised_sizes(config: RunConfig, stages: tuple[str, ...], prunable: Prunable) -> Importance:
+    """Return the sizes that the penalty acts on, which are the BatchNorm scales if there is none."""
+    if "sparsify" not in stages:
+        return channel_scales(prunable.model, prunable.searchable)
+    spec = find_row(config.sparsify.penalty, PENALTIES, "sparsify.penalty", PenaltySpec)
+    return spec.ranked(prunable.model, prunable)
+
+
+def check_threshold(config: RunConfig, stages: tuple[str, ...], prunable: Prunable, space: SpaceSpec) -> None:
+    """Check before any training that one threshold has sizes to compare, and that the floor allows the share.
+
+    Args:
+        config: the settings.
+        stages: of a pass.
+        prunable: the traced dense model. Its widths decide, not its weights.
+        space: the groups that stay whole.
+
+    Raises:
+        ConfigError: no channel of the model has a size.
+        PlanError: the floor allows no such share in the first pass.
+    """
+    select = config.select
+    if select.criterion is None:
+        names = list(_penalised_sizes(config, stages, prunable))
+    else:
+        names = [group.name for group in prunable.searchable]
+    compared = {name: np.zeros(prunable.group(name).width) for name in names if not matches(name, space.skip)}
+    if not compared:
+        reason = "the search space skips every group" if names else "no BatchNorm scales a searchable group"
+        raise ConfigError(
+            'select.by: "global-threshold" compares BatchNorm scales, but in '
+            f'{type(prunable.model).__name__} {reason}. Set select.criterion, such as "lamp".'
+        )
+    if select.share is not None:
+        threshold_plan(prunable, select.share, floor=select.floor or None, importance=compared)
 
 
 @dataclass(frozen=True)
@@ -252,4 +285,5 @@ def check_amounts(by: str, share: float | None, threshold: float | None, *, has_
     if len(given) + has_budget != 1:
         got = " and ".join([*(["[budget]"] if has_budget else []), *(f"select.{name}" for name in given)])
         choices = ["[budget]", *(f"select.{name}" for name in spec.amounts)]
-        raise ConfigError(f"select: got {got or 'no amount to cut'}, expected one of {', '.join(choices)}.")
+        expected = f"one of {', '.join(choices)}" if spec.amounts else '[budget], such as flops = "50%"'
+        raise ConfigError(f"select: got {got or 'no amount to cut'}, expected {expected}.")

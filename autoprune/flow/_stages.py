@@ -76,6 +76,8 @@ def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
             on_step=step_reporter(bench.watch),
             on_trial=lambda trial: bench.watch(Stage(_tried_text(trial, settings.share))),
         )
+    if found.trials:
+        bench.watch(Stage(f"strength {found.strength:g} was trained in full: the best score after the cut"))
     histories = {f"{trial.strength:g}": trial.history for trial in found.trials}
     histories[f"{found.strength:g}{', in full' if histories else ''}"] = found.history
     pictures = Histograms.of(
@@ -250,7 +252,7 @@ def stages_of(config: RunConfig) -> tuple[str, ...]:
 
 
 def ordered(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the stages of a pass, with "rebuild" after "select" if it is not listed.
+    """Return the stages of a pass, with "rebuild" after "select" and "sparsify" if it is not listed.
 
     Raises:
         ConfigError: a stage is unknown, comes twice or too early, or "select" and "mask" are both missing.
@@ -264,7 +266,9 @@ def ordered(names: Sequence[str]) -> tuple[str, ...]:
             f'flow.stages: got {quoted(stages) or "none"}, expected "select" or "mask" among them.'
         )
     if "select" in stages and "rebuild" not in stages:
-        stages.insert(stages.index("select") + 1, "rebuild")
+        # A penalty on the channels that a plan cuts trains between the selection and the cut.
+        last = max(place for place, name in enumerate(stages) if name in ("select", "sparsify"))
+        stages.insert(last + 1, "rebuild")
     for place, name in enumerate(stages):
         spec = find_stage(name)
         late = [each for each in spec.after if each in stages[place:]]

@@ -99,6 +99,8 @@ class VersatileConv2d(nn.Module):
     ) -> None:
         super().__init__()
         sides = _pair(kernel_size)
+        if min(sides) < 1:
+            raise ConfigError(f"VersatileConv2d: got kernel_size={kernel_size}, expected 1 or more.")
         parts = count_parts(sides, delta, step, spatial=spatial)
         _check(in_channels, out_channels, delta, step, parts, windows)
         self.delta, self.step, self.spatial, self.windows = delta, step, spatial, windows
@@ -283,7 +285,7 @@ def _check(in_channels: int, out_channels: int, delta: int, step: int, parts: Pa
     if not 0 <= delta < in_channels or step < 1 or delta % step:
         raise ConfigError(
             f"VersatileConv2d: got delta={delta} and step={step} for {in_channels} input channels, expected "
-            "a delta below that number and a step that divides it."
+            "a delta below the number of channels and a step that divides delta."
         )
     each = crops * shifts
     if out_channels < 1 or out_channels % each:

@@ -299,7 +299,7 @@ def check_penalty(
     if spec.needs == "plan" and not has_plan:
         raise ConfigError(
             f'sparsify.penalty: "{name}" acts on the channels that a plan cuts. Give plan, such as '
-            'make_plan(prunable, 0.5), or in a flow put "select" before "sparsify".'
+            'make_plan(prunable, 0.5), or in a flow stages = ["select", "sparsify", "finetune"].'
         )
     return spec
 

@@ -107,6 +107,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         StudyError: another process holds the file, or it cannot be written.
     """
     own = this_process()
+    made = [folder for folder in path.absolute().parents if not folder.exists()]
     try:
         _take(path, what, own)
         yield
@@ -115,7 +116,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         if found is not None and found.claim == own.claim:
             with contextlib.suppress(OSError):
                 path.unlink()
-                path.parent.rmdir()  # a folder that is not empty stays
+                for folder in (path.parent, *made[1:]):
+                    folder.rmdir()  # a folder that is not empty stays, and those around it
 
 
 def require_unlocked(path: Path, what: str, own: Lease | None = None) -> None:

@@ -30,7 +30,7 @@ def test_configs_are_valid(topic: str) -> None:
     load_config("digits", overrides(read_page(topic)))
 
 
-@pytest.mark.parametrize("topic", ["start", "data", "python", "questions", "repair", "proof"])
+@pytest.mark.parametrize("topic", ["start", "data", "methods", "python", "questions", "repair", "proof"])
 def test_the_python_of_a_page_runs_in_its_order(
     topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,7 +230,9 @@ def test_it_trains_before_and_after_narrowing(mode: str) -> None:
         ),
         ((12, 1, 3), r"expected a multiple of 2 .*\. Try 2 or 4"),
         ((12, 24, 3, 12), "got delta=12 and step=1 for 12 input channels, expected a delta below"),
-        ((12, 24, 3, 3, 2), "expected a delta below that number and a step that divides it"),
+        ((12, 24, 3, 3, 2), "expected a delta below the number of channels and a step that divides delta"),
+        ((12, 24, 0), "got kernel_size=0, expected 1 or more"),
+        ((12, 24, (3, -1)), r"got kernel_size=\(3, -1\), expected 1 or more"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: str) -> None:

@@ -29,8 +29,8 @@ def test_leases_tell_processes_apart() -> None:
 
 
 def test_a_held_file_is_refused_and_is_gone_afterwards(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "flow.lock"
-    message = r"new: process \d+ on .* runs this flow\. Wait for it or end it"
+    path = tmp_path / "new" / "inner" / "flow.lock"
+    message = r"inner: process \d+ on .* runs this flow\. Wait for it or end it"
     with locked(path, "flow"):
         with pytest.raises(StudyError, match=message), locked(path, "flow"):
             pass

@@ -27,8 +27,8 @@ class FlowSettings:
     Attributes:
         method: a preset, which fills the keys that a config leaves out. `autoprune methods` lists them.
         stages: their order in a pass. By default ["select", "repair", "finetune"], after "sparsify" if there
-            is a section [sparsify]. "rebuild" follows "select" unless it is listed. A search with "sparsify"
-            sparsifies the dense model first.
+            is a section [sparsify]. "rebuild" follows "select" and "sparsify" unless it is listed. A search
+            with "sparsify" sparsifies the dense model first.
         passes: how often the stages are repeated. Each pass begins with the model of the one before, and the
             budget is reached in equal steps of the logarithm of its costs.
         narrow: the part of the model that one pass narrows. "group" narrows one group after the other, in the
@@ -98,7 +98,8 @@ class MaskSettings:
         score: how weights are ranked. The units with the lowest mean score are masked.
         scope: "layer" masks the same share of every layer, and "global" ranks the units of all layers.
         sparsity: share of the weights that are masked at the end of the last pass. Each pass leaves the same
-            share of the weights of the pass before.
+            share of the weights of the pass before. With "filter" the weights that read a masked channel are
+            masked in addition.
         schedule: "one-shot" masks all weights before the finetune, and "cubic" more and more of them during
             the first three quarters of the finetune, most of them early.
         skip: modules that stay dense.

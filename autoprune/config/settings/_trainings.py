@@ -58,10 +58,10 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class TrainSettings(ScheduleSettings):
-    """The training of the dense model, by `autoprune train` or by a search that finds no checkpoint.
+    """The training of the dense model, by `autoprune train` or by a search or flow that finds no checkpoint.
 
     Attributes:
-        when_missing: whether a search trains the checkpoint if there is none.
+        when_missing: whether a search or a flow trains the checkpoint if there is none.
     """
 
     when_missing: Flag = False
