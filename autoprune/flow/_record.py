@@ -44,7 +44,17 @@ _FREE = (
 )
 """Sections and keys that do not change a result, or whose content is compared instead."""
 
-_OF_A_SEARCH = ("score.learning_rate", "score.optimizer", "search.warm_starts", "race")
+_OF_A_SEARCH = (
+    "score.learning_rate",
+    "score.optimizer",
+    "score.rungs",
+    "search.evolution",
+    "search.pruner",
+    "search.sampler",
+    "search.trials",
+    "search.warm_starts",
+    "race",
+)
 """Sections and keys that a flow reads only if it selects by a search."""
 
 

@@ -65,13 +65,14 @@ def threshold_plan(
         cut[_smallest(scales, free, share)] = True
     else:
         cut = free & (scales <= threshold)
+    reached = threshold if threshold is not None else scales[cut].max(initial=0)
     keep, start = {}, 0
     for name, values in ranked.items():
         kept = np.flatnonzero(~cut[start : start + len(values)])
         start += len(values)
         if len(kept) == 0:
             raise PlanError(
-                f"{name}: the threshold {scales[cut].max():.3g} would cut all {len(values)} channels (the "
+                f"{name}: the threshold {reached:.3g} would cut all {len(values)} channels (the "
                 f"largest scale is {values.max():.3g}). Give a floor, such as floor=1, or cut less."
             )
         if len(kept) < len(values):

@@ -43,7 +43,10 @@ def test_only_the_files_of_its_own_stages_are_cleared(tmp_path: Path) -> None:
 
 def test_settings_of_a_search_count_only_if_a_flow_selects_by_one(tmp_path: Path) -> None:
     earlier = load_config(
-        {"score": {"learning_rate": 0.02, "optimizer": "sgd"}, "search": {"warm_starts": []}}
+        {
+            "score": {"learning_rate": 0.02, "optimizer": "sgd", "rungs": ["calibrate"]},
+            "search": {"warm_starts": [], "sampler": "random", "trials": 7},
+        }
     )
     FlowRecord(tmp_path, {}, to_values(earlier), Measured(**MEASURED)).require(RunConfig())
     select = {"select": {"by": "search"}}
