@@ -371,7 +371,7 @@ def test_ctrl_c_in_a_search_names_the_resume(workplace: Path, tmp_path: Path) ->
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
     arguments = ("search", "digits", *sets(checkpoint, "search.trials=50"))
     printed = send_at("TrialDone(number=0,", signal.SIGINT, *arguments, cwd=tmp_path)
-    assert "Resume with: autoprune resume digits --storage sqlite:///" in printed
+    assert "Resume with: autoprune resume digits\n" in printed
 
 
 def descendants(pid: int) -> set[int]:
@@ -423,7 +423,7 @@ def test_no_process_is_left_of_an_interrupted_search(
         time.sleep(0.05)
     if then != signal.SIGKILL:  # a half-started worker of a killed search may complain
         assert "Traceback" not in printed
-        assert "Resume with: autoprune resume digits --storage sqlite:///" in printed
+        assert "Resume with: autoprune resume digits\n" in printed
         assert process.returncode == 128 + then
 
 
@@ -504,8 +504,7 @@ def test_a_trial_is_picked_within_limits_and_retrained(workplace: Path, whole: s
     code, out, err = run_here("best", "whole", "--params", str(most), "--flops", "25%", cwd=workplace)
     assert code == 0, err
     assert f"Best: trial {wanted}" in out
-    storage = f"sqlite:///{workplace}/runs/whole.db"
-    assert f"Next: autoprune finetune whole --storage {storage} --trial {wanted}" in out
+    assert f"Next: autoprune finetune whole --trial {wanted}" in out
     refused = run_here("best", "whole", "--params", "1", cwd=workplace)
     assert_refused(refused, "no complete trial is within --params 1. The smallest: ")
     assert_refused(run_here("best", "whole", "--size", "much", cwd=workplace), "--size: got 'much'")

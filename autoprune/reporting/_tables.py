@@ -2,7 +2,7 @@
 
 Example:
     console.print(trial_table(summary, most=5))
-    next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
+    next_command(summary, storage)       # "autoprune finetune digits"
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def failure_table(summary: StudySummary) -> Table:
     return table
 
 
-def next_command(summary: StudySummary, storage: str) -> str:
+def next_command(summary: StudySummary, storage: str, *, anywhere: bool = False) -> str:
     """Return the command to run next on a study with a complete trial.
 
     With several objectives it is `best`, with a limit on the first cost that the middle trial of the Pareto
@@ -163,16 +163,17 @@ def next_command(summary: StudySummary, storage: str) -> str:
     Args:
         summary: summary of the study.
         storage: URL of the study's storage.
+        anywhere: whether the command is read later, perhaps in another folder. See `study_command`.
     """
     if summary.front:
         cost = summary.objectives[1]
         middle = summary.share(summary.front[len(summary.front) // 2], cost)
         limit = (COSTS[cost].keys[0].option, f"{math.ceil(100 * middle)}%")
-        return study_command("best", summary.study, storage, *limit)
+        return study_command("best", summary.study, storage, *limit, anywhere=anywhere)
     if summary.is_export_as_scored:
-        command = study_command("export", summary.study, storage, "--format", "onnx")
+        command = study_command("export", summary.study, storage, "--format", "onnx", anywhere=anywhere)
         return f"{command} (or finetune it before)"
-    command = study_command("finetune", summary.study, storage)
+    command = study_command("finetune", summary.study, storage, anywhere=anywhere)
     if summary.race is None or summary.verdict is None:
         return command
     verdict = summary.verdict

@@ -33,12 +33,13 @@ from autoprune.study._records import (
     took_scores,
 )
 from autoprune.study._search_study import SCORE, SearchStudy
-from autoprune.study._storage_url import file_of, is_in_memory, require_url, study_command
+from autoprune.study._storage_url import RUNS, file_of, is_in_memory, require_url, study_command
 from autoprune.study._trial_attributes import SAMPLER
 from autoprune.support.leases import TakenOverError
 
 __all__ = [
     "ENDED",
+    "RUNS",
     "SAMPLER",
     "SCORE",
     "MeasuredLatency",

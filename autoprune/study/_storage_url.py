@@ -2,13 +2,15 @@
 
 Example:
     file_of("sqlite:///runs/fm.db")                                 # Path("runs/fm.db")
-    study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # the command line in a message
+    study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # "autoprune resume fm-50 --storage ..."
+    study_command("resume", "fm", "sqlite:///runs/fm.db")           # "autoprune resume fm"
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import re
 import shlex
 from pathlib import Path
@@ -17,6 +19,9 @@ import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
 from autoprune.errors import HIDDEN, StudyError, shortened, shown_url
+
+RUNS = "runs"
+"""The folder, in the current one, where a command without --storage looks for the file STUDY.db."""
 
 LOCK_TIMEOUT_S = 20.0
 """Seconds that a write waits for another process's lock on SQLite. `?timeout=5` in the URL replaces it."""
@@ -178,6 +183,23 @@ def _parsed(url: str) -> URL | None:
         return None
 
 
-def study_command(verb: str, study: str, url: str, *options: str) -> str:
-    """Return a command line for a study, as messages show it: without the password of the URL."""
-    return shlex.join(["autoprune", verb, study, "--storage", shown_url(url), *options])
+def study_command(verb: str, study: str, url: str, *options: str, anywhere: bool = False) -> str:
+    """Return a command line for a study, as messages show it: without the password of the URL.
+
+    Args:
+        verb: the command, such as "resume".
+        study: name of the study.
+        url: URL of its storage. The command names it unless the verb finds it without.
+        options: further words.
+        anywhere: whether the command will be read later, perhaps in another folder, as on a page. It names
+            the storage then.
+    """
+    is_needed = anywhere or not _is_default(url, study)
+    named = ["--storage", shown_url(url)] if is_needed else []
+    return shlex.join(["autoprune", verb, study, *named, *options])
+
+
+def _is_default(url: str, study: str) -> bool:
+    """Return whether commands in the current folder find the storage of a study by the study's name."""
+    path = f"{RUNS}/{study}.db"
+    return url in (f"sqlite:///{path}", f"sqlite:///{os.path.abspath(path)}")

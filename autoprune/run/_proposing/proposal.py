@@ -31,12 +31,13 @@ from autoprune.run._proposing.commented_config import write_commented
 from autoprune.run._proposing.wishes import Wishes
 from autoprune.run._resolving.dense import Dense, load_dense, try_task, try_training
 from autoprune.run._resolving.input_faults import suspect
-from autoprune.run._resolving.paths import RUNS, file_name_of, settle
+from autoprune.run._resolving.paths import file_name_of, settle
 from autoprune.run._resolving.problem import build_unlimited_problem, check_unmeasured_limits, trace_dense
 from autoprune.run._resolving.seen_validation import require_unseen_validation
 from autoprune.run._resolving.spec import RunSpec
 from autoprune.run._trials.race_plan import expected_epochs
 from autoprune.sparsity import scale_places
+from autoprune.study import RUNS
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.structures import samples_in
 from autoprune.support.usercode import entry, forward

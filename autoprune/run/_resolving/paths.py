@@ -21,10 +21,9 @@ from sqlalchemy.engine import make_url
 from autoprune.config.settings import ModelSettings
 from autoprune.errors import ConfigError, StudyError, reason_of, shortened, shown_url, suggest
 from autoprune.run._resolving.spec import ConfigSource, RunSpec
-from autoprune.study import file_of, is_in_memory, names_in_file, require_url
+from autoprune.study import RUNS, file_of, is_in_memory, names_in_file, require_url
 from autoprune.support.files import require_regular
 
-RUNS = "runs"
 _LONGEST_NAME = 200
 
 _COMPANIONS = ("-wal", "-shm", "-journal")

@@ -101,11 +101,11 @@ def _paragraphs(study: SearchStudy, summary: StudySummary) -> list[str]:
     verdict = [] if summary.verdict is None else [f"**{summary.verdict.sentence}**"]
     rungs = [f"step {rung_step(index)} is {rung}" for index, rung in enumerate(summary.rungs)]
     commands = {
-        "Go on, or add trials": study_command("resume", study.name, study.url),
-        "One HTML page to share": study_command("report", study.name, study.url, "--html"),
+        "Go on, or add trials": study_command("resume", study.name, study.url, anywhere=True),
+        "One HTML page to share": study_command("report", study.name, study.url, "--html", anywhere=True),
         "This dashboard": dashboard_command(study),
     }
-    step = next_step(study, summary)
+    step = next_step(study, summary, anywhere=True)
     return [
         f"# {study.name}",
         *verdict,

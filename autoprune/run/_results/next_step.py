@@ -2,7 +2,7 @@
 
 Example:
     note_export(study, folder, path)      # `export` wrote the model of that folder
-    next_step(study, summary)             # "Next: autoprune finetune digits --storage sqlite:///runs/d.db"
+    next_step(study, summary)             # "Next: autoprune finetune digits"
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ def exported_folders(study: SearchStudy) -> list[Path]:
     return [Path(str(each)) for each in folders] if isinstance(folders, list) else []
 
 
-def next_step(study: SearchStudy, summary: StudySummary) -> str:
+def next_step(study: SearchStudy, summary: StudySummary, *, anywhere: bool = False) -> str:
     """Return a line with the next command for a study, or one that nothing is left to do.
 
     Args:
         study: the stored study.
         summary: its summary.
+        anywhere: whether the line is read later, perhaps in another folder. See `study_command`.
 
     Returns:
         The line, or "" if the study has no complete trial.
@@ -57,18 +58,19 @@ def next_step(study: SearchStudy, summary: StudySummary) -> str:
     best = [each for each in known_results(study) if each.trial == summary.best.number]
     tuned = [each for each in best if is_current(study, each)]
     if summary.front or not tuned:
-        return f"Next: {next_command(summary, study.url)}"
+        return f"Next: {next_command(summary, study.url, anywhere=anywhere)}"
     exported = _exported(study, tuned)
     if exported is None:
-        return f"Next: {export_command(study.name, study.url, tuned[0].folder)}"
+        command = export_command(study.name, study.url, tuned[0].folder, anywhere=anywhere)
+        return f"Next: {command}"
     return f"Nothing is left to do: trial {tuned[0].trial} is finetuned and exported to {exported}."
 
 
-def export_command(study: str, url: str, folder: Path) -> str:
+def export_command(study: str, url: str, folder: Path, *, anywhere: bool = False) -> str:
     """Return the command that exports the finetuned model in a study's folder."""
     as_onnx = ("--format", "onnx")
     if folder.name == BEST:
-        return study_command("export", study, url, *as_onnx)
+        return study_command("export", study, url, *as_onnx, anywhere=anywhere)
     return shlex.join(["autoprune", "export", str(folder), *as_onnx])
 
 

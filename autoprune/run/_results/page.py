@@ -73,7 +73,7 @@ def make_page(study: SearchStudy, summary: StudySummary) -> Page:
         savings=stored_savings(study),
         tuned=[Tuned(each.trial, each.folder, each.scores, each.epochs) for each in known_results(study)],
         commands=_commands(study),
-        next_step=next_step(study, summary),
+        next_step=next_step(study, summary, anywhere=True),
     )
 
 
@@ -93,11 +93,11 @@ def _commands(study: SearchStudy) -> dict[str, str]:
     budget = ("--set", "budget.flops=30%")
     return {
         "The same search again, with the settings below in a file": "autoprune search settings.toml",
-        "Go on, or add trials": study_command("resume", study.name, study.url),
+        "Go on, or add trials": study_command("resume", study.name, study.url, anywhere=True),
         "Another budget, with the same measurements": shlex.join(
             ["autoprune", "search", "--from", study.name, "--storage", shown_url(study.url), *budget]
         ),
-        "This page again": study_command("report", study.name, study.url, "--html"),
+        "This page again": study_command("report", study.name, study.url, "--html", anywhere=True),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from autoprune.run._resolving.paths import (
     probe_writable,
     settle,
 )
-from autoprune.study import create_study, file_of
+from autoprune.study import create_study, file_of, study_command
 from tests.engines.toy import FACTS
 
 MINIMAL = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, "budget": {"flops": "50%"}}
@@ -186,6 +187,23 @@ def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: 
         find_storage("a", "sqlite:///nowhere.db")
     with pytest.raises(StudyError, match="this is a folder"):
         find_storage("a", str(tmp_path))
+
+
+@pytest.mark.parametrize("storage", ["runs/alpha.db", "runs/beta.db", "runs/alpha.db?timeout=5", "alpha.db"])
+def test_a_command_names_the_storage_that_it_would_not_find(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    url = absolute_storage(storage)
+    create_study(url, "alpha", config={}, identity={}, facts=FACTS)
+    words = shlex.split(study_command("resume", "alpha", url, "--take-over"))
+    named = words[words.index("--storage") + 1] if "--storage" in words else None
+    assert (named is None) == (storage == "runs/alpha.db")
+    assert find_storage("alpha", named) == url
+    assert study_command("resume", "alpha", url, anywhere=True).endswith(f" --storage {shlex.quote(url)}")
+    monkeypatch.chdir("elsewhere")
+    assert study_command("resume", "alpha", url).endswith(f" --storage {shlex.quote(url)}")
 
 
 def test_checks_make_nothing_and_refuse_a_folder_as_storage(

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch import nn
 
 from autoprune.exporting import save_pruned
@@ -59,3 +60,12 @@ def test_a_model_of_earlier_finetune_settings_is_finetuned_again(tmp_path: Path)
     assert next_step(study, SUMMARY).startswith(again)
     configured("finetune.epochs=1")
     assert next_step(study, SUMMARY) == done
+
+
+def test_a_line_names_the_storage_only_if_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = new_study(f"sqlite:///{tmp_path}/runs/s.db")
+    assert next_step(study, SUMMARY) == "Next: autoprune finetune s"
+    assert next_step(study, SUMMARY, anywhere=True) == f"Next: autoprune finetune s --storage {study.url}"
