@@ -229,7 +229,10 @@ def _import(module_name: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
-            raise ConfigError(f'{where}: no module "{module_name}" {_looked_in(_imports.get())}.') from error
+            stem = module_name.removesuffix(".py")
+            hint = "" if stem == module_name else f' Write "{stem}", without ".py".'
+            looked_in = _looked_in(_imports.get())
+            raise ConfigError(f'{where}: no module "{module_name}" {looked_in}.{hint}') from error
         raise ConfigError(f'{where}: module "{module_name}" needs "{missing}", which is missing.') from error
     except KeyboardInterrupt:
         raise
