@@ -138,8 +138,14 @@ def shown_value(value: object) -> str:
     except KeyboardInterrupt:
         raise
     except BaseException:  # whatever a user's __repr__ raises
-        text = f"a {type(value).__name__}"
+        text = a_kind(value)
     return shortened(text, 2 * _LONGEST_VALUE)
+
+
+def a_kind(value: object) -> str:
+    """Return the name of a value's type with its article: "an int", "a list"."""
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeio" else f"a {name}"
 
 
 def shortened(text: str, longest: int = _LONGEST_LINE) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections import OrderedDict
 
 import pytest
 
 from autoprune.errors import (
+    a_kind,
     abridged,
     is_lost_gpu,
     is_out_of_memory,
@@ -164,3 +166,11 @@ def test_a_gpu_is_lost_after_some_errors_of_cuda_only() -> None:
     assert is_lost_gpu("CUDA error: an illegal memory access was encountered")
     assert not is_lost_gpu("CUDA error: out of memory")
     assert not is_lost_gpu("my CUDA error: unknown words")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1, "an int"), ([], "a list"), (OrderedDict(), "an OrderedDict"), (None, "a NoneType")],
+)
+def test_a_kind_has_its_article(value: object, text: str) -> None:
+    assert a_kind(value) == text

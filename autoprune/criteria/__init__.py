@@ -53,7 +53,7 @@ from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
 from autoprune.criteria.reconstruction import lasso, lasso_by_layers, obs
 from autoprune.criteria.weights import bn, channel_scales, fpgm, l1, l2, lamp, random, scale_members
-from autoprune.errors import AutopruneError, ConfigError, PlanError
+from autoprune.errors import AutopruneError, ConfigError, PlanError, a_kind
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
 from autoprune.graph.prunable import Prunable
@@ -209,7 +209,7 @@ def importance(
             result: object = spec.rank(given)
         if not isinstance(result, Mapping):
             raise PlanError(
-                f'criterion "{name}": it gave a {type(result).__name__}, expected {{group name: importance}}.'
+                f'criterion "{name}": it gave {a_kind(result)}, expected {{group name: importance}}.'
             )
         sign = 1 if rule.remove == "least" else -1
         return {group.name: sign * _checked(name, group, result.get(group.name)) for group in groups}

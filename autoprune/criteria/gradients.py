@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from autoprune.criteria._base import CriterionInput, Importance, LossFunction, channel_slices, is_input_side
 from autoprune.criteria.feature_maps import FeatureMaps, Place
 from autoprune.criteria.weights import with_norms
-from autoprune.errors import DataError
+from autoprune.errors import DataError, a_kind
 from autoprune.execution.detour import Detour
 from autoprune.support.structures import arguments, moved
 from autoprune.support.usercode import call_plain, guarded
@@ -160,7 +160,7 @@ def _unpack(batch: Any, device: torch.device) -> tuple[Any, Any]:
     """Split a batch into (inputs, targets), both on the model's device."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise DataError(
-            f'criterion "taylor": the data gave a {type(batch).__name__}, expected batches (inputs, targets).'
+            f'criterion "taylor": the data gave {a_kind(batch)}, expected batches (inputs, targets).'
         )
     inputs, targets = (moved(part, device) for part in batch)
     return inputs, targets

@@ -21,7 +21,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from autoprune.data._randomness import random_states, restore_random_states, seeded_states, stream_seed
-from autoprune.errors import DataError, shortened, summary_of, text_of
+from autoprune.errors import DataError, a_kind, shortened, summary_of, text_of
 from autoprune.execution.layout import plain_if_both
 from autoprune.support.structures import mapped, moved, tensors_in
 from autoprune.support.usercode import call_user, guarded
@@ -268,7 +268,7 @@ class StreamLoader:
         is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
         if not is_pair or next(tensors_in(batch[0]), None) is None:
             raise DataError(
-                f"{self._where}: {source} a {type(batch).__name__}, expected (inputs, targets) with tensors "
+                f"{self._where}: {source} {a_kind(batch)}, expected (inputs, targets) with tensors "
                 "in the inputs. A task.prepare can split a batch into such a pair."
             )
         inputs, targets = batch

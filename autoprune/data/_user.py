@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from autoprune.data._loaders import Prepare, StreamLoader
 from autoprune.data._vision import LoadOptions, VisionData
-from autoprune.errors import DataError, shown_value, suggest
+from autoprune.errors import DataError, a_kind, shown_value, suggest
 from autoprune.support.structures import mapped, samples_in, tensors_in
 from autoprune.support.usercode import call_with_offered, guarded
 from autoprune.support.userfunction import load_function
@@ -194,12 +194,12 @@ def _class_names(source: Any, classes: int) -> tuple[str, ...]:
 
 def _described(made: Any) -> str:
     """Describe an object that is not in the form of `UserLoaders`."""
-    kind = type(made).__name__
+    kind = a_kind(made)
     if isinstance(made, (tuple, list)):
-        return f"a {kind} of {len(made)}"
+        return f"{kind} of {len(made)}"
     if isinstance(made, Mapping):
-        return f"a {kind} with the keys {', '.join(map(shown_value, made))}"
-    return f"a {kind}"
+        return f"{kind} with the keys {', '.join(map(shown_value, made))}"
+    return kind
 
 
 def _loader(
@@ -244,13 +244,13 @@ def _length(where: str, source: Any) -> int:
     Raises:
         DataError: if the part is no loader, can be read only once, or has no length.
     """
-    kind = type(source).__name__
+    kind = a_kind(source)
     if not isinstance(source, Iterable):
-        raise DataError(f"data {where}: got a {kind}, expected a DataLoader.")
+        raise DataError(f"data {where}: got {kind}, expected a DataLoader.")
     if isinstance(source, Iterator):
-        raise DataError(f"data {where}: a {kind} can be read only once. Give a DataLoader or a list.")
+        raise DataError(f"data {where}: {kind} can be read only once. Give a DataLoader or a list.")
     if not isinstance(source, Sized):
-        raise DataError(f"data {where}: a {kind} without a length. Give it a __len__.")
+        raise DataError(f"data {where}: {kind} without a length. Give it a __len__.")
     with guarded(f"data {where}: its length cannot be read", DataError, advice="Give it a __len__."):
         return len(source)
 
@@ -280,7 +280,7 @@ def _scan(where: str, source: Any, limit: int | None, prepare: Prepare | None = 
         )
     if not _surely_starts_over(source) and next(iter(counted), None) is None:
         raise DataError(
-            f"data {where}: a {type(source).__name__} can be read only once: it yielded no batch when it was "
+            f"data {where}: {a_kind(source)} can be read only once: it yielded no batch when it was "
             "read again. Give a DataLoader or a list."
         )
     return scanner.result()

@@ -23,6 +23,7 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.errors import a_kind
 from autoprune.samplers import view_study
 from autoprune.study import is_warm_start, took_scores
 from autoprune.support.rows import Row, find_row, guarding
@@ -201,7 +202,7 @@ def make_pruner(name: str, rungs: int) -> BasePruner:
     with guarding(name, "search.pruner"):
         pruner: object = spec.make(rungs)
         if not isinstance(pruner, BasePruner):
-            raise TypeError(f"it gave a {type(pruner).__name__}, expected a pruner of Optuna's")
+            raise TypeError(f"it gave {a_kind(pruner)}, expected a pruner of Optuna's")
     return WarmStartsClimb(pruner, name)
 
 

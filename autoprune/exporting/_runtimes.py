@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import ExportError, reason_of, summary_of
+from autoprune.errors import ExportError, a_kind, reason_of, summary_of
 from autoprune.exporting._onnx import Runner, call_with_free_batch, export_onnx, read_signature
 from autoprune.exporting._saved_model import save_pruned
 from autoprune.graph.attached import example_of, plan_of, target_of
@@ -252,7 +252,7 @@ def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, spec
     try:
         run: object = spec.write(model, inputs, part)
         if not callable(run):
-            raise TypeError(f"it gave a {type(run).__name__}, expected a function that runs the file")
+            raise TypeError(f"it gave {a_kind(run)}, expected a function that runs the file")
         return run
     except (OSError, ExportError, KeyboardInterrupt):
         raise

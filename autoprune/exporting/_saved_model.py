@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, ExportError, PlanError, printable, reason_of
+from autoprune.errors import CheckpointError, ExportError, PlanError, a_kind, printable, reason_of
 from autoprune.exporting._recipe import Leaf, Recipe, describe, example_from, from_file, named_leaves, to_json
 from autoprune.exporting._recipe_schema import DTYPES, FORMAT, read_values
 from autoprune.graph.attached import note_example, note_plan
@@ -111,7 +111,7 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
     model = call_user(make_model, "load_pruned: make_model", CheckpointError)
     if not isinstance(model, nn.Module):
         raise CheckpointError(
-            f"load_pruned: make_model returned a {type(model).__name__}, expected a torch.nn.Module."
+            f"load_pruned: make_model returned {a_kind(model)}, expected a torch.nn.Module."
         )
     with guarded(f"{folder}: the weights cannot be put into the model of make_model", CheckpointError):
         dense = [(name, tuple(tensor.shape)) for name, tensor in named_tensors(model, shared=True)]

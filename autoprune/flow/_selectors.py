@@ -14,7 +14,7 @@ import numpy as np
 from autoprune.config.settings import RunConfig, SelectSettings
 from autoprune.criteria import Importance, channel_scales, check_rule
 from autoprune.data import spread_samples
-from autoprune.errors import ConfigError, PlanError
+from autoprune.errors import ConfigError, PlanError, a_kind
 from autoprune.flow._error_library import least_error, measure_library
 from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench, rule_of
@@ -232,7 +232,7 @@ def select(given: Selection) -> Plan:
     by = given.bench.config.select.by
     plan = find_selector(by).select(given)
     if not isinstance(plan, Plan):
-        raise PlanError(f'select.by: "{by}" gave a {type(plan).__name__}, expected a Plan.')
+        raise PlanError(f'select.by: "{by}" gave {a_kind(plan)}, expected a Plan.')
     given.prunable.check(plan)
     return plan
 

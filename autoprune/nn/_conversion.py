@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, a_kind, suggest
 from autoprune.nn._versatile import VersatileConv2d, Windows
 from autoprune.support.usercode import entry
 
@@ -79,7 +79,7 @@ class _Form:
     def problem(self, module: nn.Module) -> str:
         """Return why a module cannot be replaced, or ""."""
         if type(module) is not nn.Conv2d:
-            return f"is a {type(module).__name__}, expected a Conv2d"
+            return f"is {a_kind(module)}, expected a Conv2d"
         if module.groups > 1 or module.padding_mode != "zeros":
             return "is grouped or does not pad with zeros"
         if module.in_channels <= self.delta:

@@ -23,7 +23,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, DataError, reason_of
+from autoprune.errors import CheckpointError, DataError, a_kind, reason_of
 from autoprune.graph import ChannelGroup, Prunable
 from autoprune.graph.capture import first_names, unchanged
 from autoprune.progress import Watch, watching
@@ -202,7 +202,7 @@ def first_images(data: Iterable[Any], images: int) -> Iterator[Any]:
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
         if next(tensors_in(inputs), None) is None:
             raise DataError(
-                f"moments: got a batch with a {type(inputs).__name__}, expected a tensor of images, or a "
+                f"moments: got a batch with {a_kind(inputs)}, expected a tensor of images, or a "
                 "tuple that begins with the inputs of the model."
             )
         yield inputs[:left] if isinstance(inputs, Tensor) else inputs

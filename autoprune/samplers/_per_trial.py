@@ -25,6 +25,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.errors import a_kind
 from autoprune.samplers._attributes import set_attribute, without_constraints
 from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._failed_trials import as_worst
@@ -189,7 +190,7 @@ class PerTrialSampler(BaseSampler):
             last = None if self._moving is None else len(self._moving.space.shares) - 1
             inner: object = self._make(replace(context or self._context_at(last), seed=seed))
             if not isinstance(inner, BaseSampler):
-                raise TypeError(f"it gave a {type(inner).__name__}, expected a sampler of Optuna's")
+                raise TypeError(f"it gave {a_kind(inner)}, expected a sampler of Optuna's")
         return inner
 
     def _inner(self, trial: FrozenTrial, context: SamplerContext) -> BaseSampler:

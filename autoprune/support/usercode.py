@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
-from autoprune.errors import AutopruneError, ConfigError, is_out_of_memory, shown_value, summary_of
+from autoprune.errors import AutopruneError, ConfigError, a_kind, is_out_of_memory, shown_value, summary_of
 from autoprune.support.structures import arguments, described
 
 _NAMES: Mapping[str, str] = {
@@ -111,7 +111,7 @@ def _wrong_kind(where: str, value: object, kind: type | tuple[type, ...]) -> str
     kinds = kind if isinstance(kind, tuple) else (kind,)
     names = " or ".join(_NAMES.get(each.__name__, f"a {each.__name__}") for each in kinds)
     is_short = value is None or isinstance(value, (str, int, float))
-    got = shown_value(value) if is_short else f"a {type(value).__name__}"
+    got = shown_value(value) if is_short else a_kind(value)
     hint = " Call the class." if isinstance(value, type) and issubclass(value, kinds) else ""
     return f"{where}: got {got}, expected {names}.{hint}"
 

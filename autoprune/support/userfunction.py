@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoprune.errors import ConfigError, suggest, summary_of, unknown
+from autoprune.errors import ConfigError, a_kind, suggest, summary_of, unknown
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
     """
     found = load_object(reference, where)
     if not callable(found):
-        raise ConfigError(f'{where}: "{reference}" is a {type(found).__name__}, expected a function.')
+        raise ConfigError(f'{where}: "{reference}" is {a_kind(found)}, expected a function.')
     return found  # type: ignore[no-any-return]  # looked up by name at run time
 
 

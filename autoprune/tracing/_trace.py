@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from autoprune.cost.formula import make_formula
-from autoprune.errors import TraceError, suggest
+from autoprune.errors import TraceError, a_kind, suggest
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import (
     Captured,
@@ -199,7 +199,7 @@ def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, froz
         mine = [tensor for tensor in names if tensor.startswith(f"{name}.") and axes.labels[names[tensor]]]
         if not mine:
             raise TraceError(
-                f"frozen: {name} is a {type(model.get_submodule(name)).__name__} without parameters. Name "
+                f"frozen: {name} is {a_kind(model.get_submodule(name))} without parameters. Name "
                 "the layer whose output it reads."
             )
         for tensor in mine:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, a_kind
 from autoprune.support.structures import described, tensors_in
 from autoprune.support.usercode import call_plain, guarded
 from autoprune.support.userfunction import reference
@@ -253,7 +253,7 @@ def one_number(value: object) -> float:
         TypeError: if it is not one number.
     """
     if not isinstance(value, SupportsFloat):
-        raise TypeError(f"it returned a {type(value).__name__}, expected one number")
+        raise TypeError(f"it returned {a_kind(value)}, expected one number")
     return float(value)
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.data import Batch
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, a_kind
 from autoprune.support.structures import arguments, described
 from autoprune.support.usercode import call_plain, forward, guarded
 from autoprune.support.userfunction import load_function, look_up, reference
@@ -273,7 +273,7 @@ def _scalar(value: object) -> Tensor:
         TypeError: if it is anything else.
     """
     if not (isinstance(value, Tensor) and value.numel() == 1):
-        got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"{a_kind(value)}"
         raise TypeError(f"it returned {got}, expected a tensor of one number")
     if value.is_complex():
         raise TypeError("it returned a complex number, expected a real one")
@@ -348,7 +348,7 @@ def main_output(outputs: object) -> Tensor:
     """
     found = find_output(outputs)
     if found is None:
-        raise ConfigError(f"model: its output is a {type(outputs).__name__}, expected a tensor of logits.")
+        raise ConfigError(f"model: its output is {a_kind(outputs)}, expected a tensor of logits.")
     return found
 
 

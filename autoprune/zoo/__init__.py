@@ -23,7 +23,7 @@ from functools import partial
 
 from torch import nn
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, a_kind, suggest
 from autoprune.support.rows import Row
 from autoprune.support.usercode import call_with_offered
 from autoprune.support.userfunction import load_function
@@ -142,5 +142,5 @@ def _call_factory(reference: str, classes: int, in_channels: int) -> nn.Module:
     offered = {"classes": classes, "num_classes": classes, "in_channels": in_channels}
     model = call_with_offered(factory, where, ConfigError, offered)
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"{where} returned a {type(model).__name__}, expected a torch.nn.Module.")
+        raise ConfigError(f"{where} returned {a_kind(model)}, expected a torch.nn.Module.")
     return model

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, reason_of, shortened, shown_value, suggest, summary_of
+from autoprune.errors import CheckpointError, a_kind, reason_of, shortened, shown_value, suggest, summary_of
 from autoprune.nn import ChannelSelection
 from autoprune.support.files import open_regular, require_regular
 from autoprune.support.tensorfile import read_saved
@@ -149,7 +149,7 @@ def _oddity(tensor: Tensor) -> str:
         return "nested"
     if tensor.layout is not torch.strided:
         return str(tensor.layout)
-    return "" if type(tensor) in (Tensor, nn.Parameter) else f"a {type(tensor).__name__}"
+    return "" if type(tensor) in (Tensor, nn.Parameter) else f"{a_kind(tensor)}"
 
 
 def _kind(dtype: torch.dtype) -> str:
@@ -183,13 +183,11 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
-            f"checkpoint {path}: it holds a {type(content).__name__}, expected a state_dict."
-        )
+        raise CheckpointError(f"checkpoint {path}: it holds {a_kind(content)}, expected a state_dict.")
     for name, value in content.items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise CheckpointError(
-                f"checkpoint {path}: its entry {shown_value(name)} is a {type(value).__name__}, expected "
+                f"checkpoint {path}: its entry {shown_value(name)} is {a_kind(value)}, expected "
                 'named tensors. Save the state_dict under the key "state_dict".'
             )
     return dict(content)

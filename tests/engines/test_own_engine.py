@@ -56,7 +56,7 @@ def pruner(rungs): return Fails()
 @pytest.mark.parametrize(
     ("key", "name", "message"),
     [
-        ("pruner", "number", "number\" failed: TypeError: it gave a int, expected a pruner of Optuna's"),
+        ("pruner", "number", "number\" failed: TypeError: it gave an int, expected a pruner of Optuna's"),
         ("pruner", "pruner", 'search.pruner: "broken_engines:pruner" failed: ValueError: no idea'),
         ("pruner", "missing", 'module "broken_engines" has no "missing"'),
         ("engine", "fails", 'search.engine: "broken_engines:fails" failed: ValueError: no idea'),

@@ -54,7 +54,7 @@ def wrong(model, inputs, path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("number", "cannot be exported to .number: TypeError: it gave a int, expected a function"),
+        ("number", "cannot be exported to .number: TypeError: it gave an int, expected a function"),
         ("fails", "cannot be exported to .fails: SystemExit: bye"),
         ("wrong", "its outputs differ from the model's by 1, more than"),
     ],

@@ -59,7 +59,7 @@ unknown = SamplerSpec(broken, needs=("kll",))
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("number", "number\" failed: TypeError: it gave a int, expected a sampler of Optuna's"),
+        ("number", "number\" failed: TypeError: it gave an int, expected a sampler of Optuna's"),
         ("exits", 'exits" failed: SystemExit'),
         ("broken", 'broken" failed: ValueError: no idea'),
         ("missing", 'module "broken_samplers" has no "missing"'),

@@ -30,7 +30,7 @@ def test_finds_a_function_in_the_current_folder(in_folder: Path) -> None:
         ("userfunction_absent:make", 'no module "userfunction_absent"'),
         ("userfunction_absent.py:make", 'Write "userfunction_absent", without ".py"'),
         ("userfunction_bad:mak", 'has no "mak".* Did you mean "make"?'),
-        ("userfunction_bad:NUMBER", "is a int, expected a function"),
+        ("userfunction_bad:NUMBER", "is an int, expected a function"),
         ("userfunction_broken:make", 'importing "userfunction_broken" failed: ZeroDivisionError'),
         ("userfunction_needs:make", 'needs "userfunction_absent", which is missing'),
     ],

@@ -125,7 +125,7 @@ def test_weights_are_checked_before_any_download() -> None:
 def test_the_users_factory() -> None:
     model = make_model(f"{__name__}:own_factory", classes=6)
     assert model(torch.zeros(2, 1, 4, 4)).shape == (2, 6)
-    with pytest.raises(ConfigError, match=r"returned a int, expected a torch.nn.Module"):
+    with pytest.raises(ConfigError, match=r"returned an int, expected a torch.nn.Module"):
         make_model(f"{__name__}:returns_no_module", classes=6)
 
 

@@ -28,7 +28,7 @@ from autoprune.data import (
     seeded,
     wrap_loaders,
 )
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, a_kind
 from autoprune.execution import Setting
 from autoprune.execution.detour import Detour
 from autoprune.graph.capture import missing_values, unchanged
@@ -158,7 +158,7 @@ def try_model(dense: Dense) -> None:
         return
     if main is None:
         raise ConfigError(
-            f"model: its output is a {type(outputs).__name__}, expected a tensor of logits. Another output "
+            f"model: its output is {a_kind(outputs)}, expected a tensor of logits. Another output "
             "needs a metric with update and compute, or task.evaluate, and a task.train_step or "
             'task.loss = "model".'
         )
