@@ -40,7 +40,7 @@ class SearchDocument(Document):
         summary: the study.
         output: the output folder.
         page: the HTML report.
-        next_step: a line that names the next command.
+        next_step: a line that names the next command, for the folder in which this one ran.
     """
 
     document: Literal["search"] = "search"
@@ -155,7 +155,7 @@ class ReportDocument(Document):
         stairs: the plot of latency against width.
         page: the HTML report.
         finetuned: the finetuned trials whose models still exist.
-        next_step: a line that names the next command.
+        next_step: a line that names the next command, for the folder in which this one ran.
     """
 
     document: Literal["report"] = "report"

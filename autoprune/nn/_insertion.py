@@ -83,7 +83,7 @@ class _Reader:
 
 def _places(prunable: Prunable) -> dict[str, int]:
     """Return {path of the layer: channels that it reads} of all selections to insert."""
-    # A layer behind a BatchNorm that serves it alone is served by the selection before that BatchNorm.
+    # The layers behind a BatchNorm share one selection before it, if its output goes to nothing else.
     graph = _Channels(prunable)
     readers = [reader for node in graph.nodes if (reader := graph.behind_norm(node)) is not None]
     normed = {layer for reader in readers for layer in reader.layers}

@@ -186,8 +186,8 @@ def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:
     spans: dict[str, set[int]] = {}
     for member in (member for group in groups for member in group.members if member.axis == 1):
         first, span = member.index[:, :1], member.index.shape[1]
-        # A reshape can split the inputs into channels and positions only if channel c has the inputs from
-        # c x span on, as after a flatten.
+        # A reshape can split the inputs into channels and positions only if each channel has `span` inputs in
+        # a row, from a multiple of `span` on, as after a flatten.
         aligned = np.array_equal(member.index, first + np.arange(span)) and not (first % span).any()
         spans.setdefault(member.parameter, set()).add(span if aligned else 1)
     return {name: found.pop() for name, found in spans.items() if len(found) == 1}

@@ -316,7 +316,7 @@ class Layer:
             part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
             fitted = fitted / part.reshape(len(old), -1, 1)
             mean, variance = found.mean.flatten() / part, found.fit.reached.flatten() / part.square()
-            # part x (fitted x + own) + shift gives the fit, so the bias `own` is taken out of its constant.
+            # The fit is part * (fitted @ inputs + own) + shift, so its constant goes without the bias `own`.
             own = torch.zeros_like(mean) if bias is None else precise(bias)
             fold_into_norm(norm, part, constant - part * own, mean + own, variance)
         elif bias is not None:

@@ -115,7 +115,10 @@ def _same(first: object, second: object) -> bool:
 
 
 def random_plan(prunable: Prunable, seed: int, *, crossing: bool) -> Plan:
-    """Keep a random part of each free group, at least one channel. Those that cross count if `crossing`."""
+    """Keep a random part of each free group, at least one channel.
+
+    Groups that cross a normalisation are cut only if `crossing`.
+    """
     rng = np.random.default_rng(seed)
     return Plan(
         {

@@ -55,7 +55,8 @@ class Row:
         device: "cpu", or "meta" where tensors have no data and nothing is proved.
         groups: channel groups, and so on for the counts that follow.
         crossing_channels: free channels of groups that cross a normalisation over channels.
-        macs_touched: share of the MACs in operators that a free group touches. `params_touched`: parameters.
+        macs_touched: share of the MACs in operators that a free group touches.
+        params_touched: the same share of the parameters.
         macs_smallest: share of the MACs that is left at one channel of every free group.
         largest_difference: of the proofs with groups that cross kept full.
         all_narrowed: proofs with every free group narrowed that ran. `all_difference` is their largest.

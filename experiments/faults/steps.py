@@ -59,7 +59,7 @@ def _append(path: Path, text: str = "", hex: str = "") -> None:
 
 
 def _cut(path: Path, left: int | float) -> None:
-    """Cut a file to a number of bytes or to a share of its size. A negative number is cut off."""
+    """Cut a file to a number of bytes or a share of its size. If it is negative, cut as many off the end."""
     size = path.stat().st_size
     os.truncate(path, int(left * size) if 0 < left < 1 else int(left) if left >= 0 else size + int(left))
 

@@ -28,7 +28,7 @@ FAULTS = (
 """All that can be wrong, in the order of the columns of results.csv."""
 
 EITHER = ("either", "told")
-"""Expectations of a case that may be refused or accepted. "told" needs a message in both."""
+"""Expectations of a case that may be refused or accepted. "told" needs a word of `says` in both."""
 
 LONGEST = 1600
 """Characters of a message's one line at most, paths included."""

@@ -3,13 +3,13 @@
     python -m experiments.rebuild_speed.run             # all parts, or some: ... run copy tracing
     python -m experiments.rebuild_speed.summarise       # then: table.md and the plots
 
-Every model runs in a process of its own, on one thread. Things to compare are timed in turn, round by round.
+Every model runs in a process of its own, on one thread. Steps that are compared are timed in turn, in rounds.
 
 copy      rebuild at half the width of every group, and copy.deepcopy of the dense model. The peak of resident
           memory while the first rebuild runs, over that of the dense and the small model together
-pruning   rebuild, and the steps of Torch-Pruning for each candidate: deepcopy, dependency graph, pruning.
-          Once with channels unranked on both sides, once ranked by their L1 norm: there for each candidate,
-          here once for the dense model
+pruning   rebuild, and the steps of Torch-Pruning for each candidate: deepcopy, dependency graph, pruning
+          by half. Once with channels unranked on both sides, once ranked by their L1 norm: there for each
+          candidate, here once for the dense model
 tracing   autoprune.trace, and torch.export alone, of nets of growing depth
 costs     costs in a matrix of 10,000 candidates, and decode in a batch of 1,000 at half the MACs
 """

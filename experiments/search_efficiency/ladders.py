@@ -87,7 +87,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of replays of a ladder: the best top scores, and the means of the other numbers."""
+    """The results of replays of a ladder.
+
+    Attributes:
+        best: the best score on the last rung, of each replay.
+        trials: mean number of trials.
+        climbed: mean number of trials that reached the last rung.
+        seconds: mean seconds.
+    """
 
     best: FloatArray
     trials: float

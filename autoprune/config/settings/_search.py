@@ -211,9 +211,10 @@ class RaceSettings:
             0, or if the best trial can be exported as it is scored, without any training. Nor is there one
             with several objectives or a tolerance: such trials differ in their costs, so their scores alone
             do not rank them.
-        learning_rates: further learning rates to try besides finetune.learning_rate. In the stage before the
-            last one, each entrant trains with each of them. All trainings go on with the learning rate of the
-            highest mean score. A schedule of one epoch tries none.
+        learning_rates: further learning rates to try besides finetune.learning_rate. The entrants that are
+            left for the stage before the last one train to its end with each of them, from the start. All
+            trainings go on with the learning rate of the highest mean score. A schedule of one epoch tries
+            none.
     """
 
     entrants: Positive = 6

@@ -58,10 +58,9 @@ def design_candidates(prunable: Prunable, operators: Sequence[Operator], levels:
     widths = np.repeat(full[None], len(array), axis=0)
     for group in prunable.searchable:
         place = prunable.position[group.name]
-        # Groups of one colour share a column. Shuffling its levels for each keeps them uncorrelated.
+        # Groups of one colour share a column, and so do some groups of one operator if there are more colours
+        # than columns. Shuffling the levels of the column for each group keeps them uncorrelated.
         order = rng.permutation(levels)
-        # If there are more colours than columns, some groups of one operator share one. Then only the shuffle
-        # keeps their levels apart.
         column = array[:, colours[place] % array.shape[1]]
         widths[:, place] = width_levels(group.width, levels, rng)[order[column]]
     return np.concatenate([widths, _on_one_step(prunable, widths, levels, rng)])

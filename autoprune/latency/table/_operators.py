@@ -2,8 +2,9 @@
 
 A runtime makes calls (ATen calls, nodes of an ONNX graph), each with a kind and numbers. A call that
 multiplies matrices begins an operator. Calls that follow it on the same channels, such as its BatchNorm and
-its ReLU, belong to the operator. Runtimes fuse them in some candidates and not in others. A call on other
-channels, such as a concat, is an operator of its own. Operators with the same signature share one surface.
+its ReLU, belong to the operator, because runtimes fuse them in some candidates and not in others. A call on
+other channels, such as a concat, is an operator of its own. Operators with the same signature share one
+surface.
 
 Example:
     found = make_operators(observed, sizes)

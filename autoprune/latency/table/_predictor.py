@@ -31,9 +31,9 @@ class LatencyPredictor:
 
     A runtime may be slower at a width than at the next multiple of its step, but a budget needs a cost that
     never falls when a width grows. So a call returns the lower monotone envelope: an operator takes the time
-    of the fastest sizes that are at least its own. Only kinds of sizes (aligned or not along either axis)
-    count at which it was measured. The envelope is exact at multiples of the step. Elsewhere it is too low by
-    the time that the next larger multiple would save.
+    of the fastest sizes that are at least its own. Only sizes of a kind (aligned or not along either axis) at
+    which the operator was measured count. The envelope is exact at multiples of the step. Elsewhere it is
+    too low by the time that the next larger multiple would save.
 
     The operators of a dropped block take no time. These are the operators of its layers, and those without a
     weight that run between them.

@@ -59,7 +59,7 @@ def make_study(
     reused = Reused() if earlier is None else reuse(run, earlier)
     moments = moments_of(run)
     moments.earlier = reused.moments
-    # The order of the criteria: the first ranks all groups for which a candidate chooses no other.
+    # In the order of the criteria. The first one ranks the groups for which a candidate chooses no other.
     ranked, *others = reused.rankings or [
         rank_channels(run, criterion, moments) for criterion in run.spec.search.criteria
     ]

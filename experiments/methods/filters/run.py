@@ -3,11 +3,11 @@
     python -m experiments.methods.filters.run [--tiny] [--seeds 0]
 
 Draws the sensitivity of each net as sensitivity-NET.png and .csv. Then each variant is pruned at equal MACs,
-finetuned for equal epochs and tested once, for three seeds: filters with the smallest or the largest sum of
-weights, or random ones, greedy rankings, streams ranked by their shortcut alone, and sensitive groups left
-whole. One variant is finetuned after the cut of each map size, and another at the end. Appends rows to
-results.csv, goes on after those there, and draws accuracy.png. --tiny tries all of it on digits within
-minutes, under runs/.
+finetuned for equal epochs and tested once, for three seeds. The variants keep filters by the largest or the
+smallest sum of weights, or at random. They rank them greedily, rank streams by their shortcut alone, or leave
+sensitive groups whole. One has a finetune after the cut of each map size, and all others one at the end.
+Appends rows to results.csv, goes on after those there, and draws accuracy.png. --tiny tries all of it on
+digits within minutes, under runs/.
 """
 
 from __future__ import annotations
