@@ -21,7 +21,7 @@ from autoprune.flow._workbench import Workbench, rule_of
 from autoprune.graph import Plan, Prunable
 from autoprune.score import plan_cuts, score_single_cuts
 from autoprune.space import Budget, SearchSpace, SpaceSpec, cut, drop_gates, matches, uniform_gates
-from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
+from autoprune.sparsity import PENALTIES, PenaltySpec, check_share, threshold_plan, threshold_plan_within
 from autoprune.support.arrays import IntArray
 from autoprune.support.rows import Row, find_row, quoted
 
@@ -150,7 +150,7 @@ def check_threshold(config: RunConfig, stages: tuple[str, ...], prunable: Prunab
         space: the groups that stay whole.
 
     Raises:
-        ConfigError: no channel of the model has a size.
+        ConfigError: no channel of the model has a size, or the search space skips all that have one.
         PlanError: the floor allows no such share in the first pass.
     """
     select = config.select
@@ -158,15 +158,22 @@ def check_threshold(config: RunConfig, stages: tuple[str, ...], prunable: Prunab
         names = list(_penalised_sizes(config, stages, prunable))
     else:
         names = [group.name for group in prunable.searchable]
-    compared = {name: np.zeros(prunable.group(name).width) for name in names if not matches(name, space.skip)}
-    if not compared:
-        reason = "the search space skips every group" if names else "no BatchNorm scales a searchable group"
+    model = type(prunable.model).__name__
+    if not names:
         raise ConfigError(
             'select.by: "global-threshold" compares BatchNorm scales, but in '
-            f'{type(prunable.model).__name__} {reason}. Set select.criterion, such as "lamp".'
+            f'{model} no BatchNorm scales a searchable group. Set select.criterion, such as "lamp".'
+        )
+    widths = [prunable.group(name).width for name in names if not matches(name, space.skip)]
+    if not widths and len(names) == len(prunable.searchable):
+        raise ConfigError(f"select.by: the search space skips every group of {model}. Shorten its skip.")
+    if not widths:
+        raise ConfigError(
+            f"select.by: the search space skips every group of {model} that a BatchNorm scales. Shorten its "
+            'skip, or set select.criterion, such as "lamp".'
         )
     if select.share is not None:
-        threshold_plan(prunable, select.share, floor=select.floor or None, importance=compared)
+        check_share(select.share, widths, select.floor or None)
 
 
 @dataclass(frozen=True)

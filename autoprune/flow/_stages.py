@@ -252,7 +252,9 @@ def stages_of(config: RunConfig) -> tuple[str, ...]:
 
 
 def ordered(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the stages of a pass, with "rebuild" after "select" and "sparsify" if it is not listed.
+    """Return the stages of a pass, with "rebuild" after "select" if it is not listed.
+
+    A "sparsify" that follows "select" directly stays before it.
 
     Raises:
         ConfigError: a stage is unknown, comes twice or too early, or "select" and "mask" are both missing.
@@ -267,16 +269,18 @@ def ordered(names: Sequence[str]) -> tuple[str, ...]:
         )
     if "select" in stages and "rebuild" not in stages:
         # A penalty on the channels that a plan cuts trains between the selection and the cut.
-        last = max(place for place, name in enumerate(stages) if name in ("select", "sparsify"))
-        stages.insert(last + 1, "rebuild")
+        place = stages.index("select") + 1
+        stages.insert(place + (stages[place : place + 1] == ["sparsify"]), "rebuild")
     for place, name in enumerate(stages):
         spec = find_stage(name)
         late = [each for each in spec.after if each in stages[place:]]
         if spec.needs and not set(spec.needs) & set(stages[:place]):
             late.append(spec.needs[0])
         if late:
+            # A "rebuild" that the config does not list comes too early only because of the stage behind it.
+            early = name if name in names else stages[place + 1]
             raise ConfigError(
-                f'flow.stages: "{late[0]}" must come before "{name}". Write e.g. '
+                f'flow.stages: "{late[0]}" must come before "{early}". Write e.g. '
                 '["sparsify", "select", "rebuild", "repair", "finetune"].'
             )
     return tuple(stages)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, shown_value
 
 Pair: TypeAlias = tuple[int, int]
 Windows: TypeAlias = Literal["weight", "input"]
@@ -98,13 +98,14 @@ class VersatileConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sides = _pair(kernel_size)
+        sides = _pair("kernel_size", kernel_size)
         if min(sides) < 1:
             raise ConfigError(f"VersatileConv2d: got kernel_size={kernel_size}, expected 1 or more.")
         parts = count_parts(sides, delta, step, spatial=spatial)
         _check(in_channels, out_channels, delta, step, parts, windows)
         self.delta, self.step, self.spatial, self.windows = delta, step, spatial, windows
-        self.stride, self.padding, self.dilation = _pair(stride), _pair(padding), _pair(dilation)
+        self.stride, self.padding = _pair("stride", stride), _pair("padding", padding)
+        self.dilation = _pair("dilation", dilation)
         channels = in_channels - delta if windows == "input" else in_channels
         shape = (out_channels // math.prod(parts), channels, *sides)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -274,8 +275,13 @@ def count_parts(kernel_size: Pair, delta: int, step: int, *, spatial: bool) -> P
     return (min(kernel_size) + 1) // 2 if spatial else 1, delta // max(1, step) + 1
 
 
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def _pair(name: str, value: object) -> Pair:
+    match value:
+        case int():
+            return value, value
+        case [int() as first, int() as second]:
+            return first, second
+    raise ConfigError(f"VersatileConv2d: got {name}={shown_value(value)}, expected an int or a pair of ints.")
 
 
 def _check(in_channels: int, out_channels: int, delta: int, step: int, parts: Pair, windows: Windows) -> None:

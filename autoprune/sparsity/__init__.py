@@ -25,7 +25,7 @@ from autoprune.sparsity._history import ScaleHistory
 from autoprune.sparsity._hook import PenaltyHook, scale_places
 from autoprune.sparsity._penalties import Penalty, PenaltyInput
 from autoprune.sparsity._specs import PENALTIES, PenaltySpec
-from autoprune.sparsity._threshold import threshold_plan, threshold_plan_within
+from autoprune.sparsity._threshold import check_share, threshold_plan, threshold_plan_within
 from autoprune.sparsity._training import (
     Sparsified,
     StrengthTrial,
@@ -45,6 +45,7 @@ __all__ = [
     "Sparsified",
     "StrengthTrial",
     "check_penalty",
+    "check_share",
     "check_strengths",
     "choose",
     "scale_places",

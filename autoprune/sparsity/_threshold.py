@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType
 
 import numpy as np
@@ -125,6 +125,20 @@ def threshold_plan_within(
     return cut(bisect.bisect_left(range(most + 1), True, key=fits))  # the plans are nested, so MACs only fall
 
 
+def check_share(share: float, widths: Sequence[int], floor: int | float | None = None) -> None:
+    """Check that a floor leaves enough channels for a share, whatever their scales.
+
+    Args:
+        share: see `threshold_plan`.
+        widths: of the groups to be compared.
+        floor: see `threshold_plan`.
+
+    Raises:
+        PlanError: it does not, or an argument is out of its range.
+    """
+    _count(share, sum(widths), sum(width - _floor(floor, width) for width in widths))
+
+
 def _ranked(prunable: Prunable, importance: Mapping[str, NDArray[np.float64]] | None) -> Importance:
     """Return the scales to be compared, by searchable group."""
     searchable = prunable.searchable
@@ -165,14 +179,20 @@ def _largest(scales: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
 
 def _smallest(scales: NDArray[np.float64], free: NDArray[np.bool_], share: float) -> NDArray[np.int64]:
     """Return the positions of the share of all scales that are the smallest of the free ones."""
-    if not 0 <= share < 1:
-        raise PlanError(f"share: got {share}, expected the share of channels to cut, in [0, 1).")
-    count = round(share * len(scales))
+    count = _count(share, len(scales), int(free.sum()))
     # A stable sort, reversed: of equal scales the last goes first, so the plans of growing shares are nested.
     order = [each for each in np.argsort(-scales, kind="stable")[::-1] if free[each]]
-    if count > len(order):
-        raise PlanError(
-            f"share: got {share:g}, but the floor leaves {len(order)} of {len(scales)} channels to cut "
-            f"({len(order) / len(scales):.1%}). Lower the floor or the share."
-        )
     return np.array(order[:count], dtype=np.int64)
+
+
+def _count(share: float, total: int, free: int) -> int:
+    """Return the number of channels that a share cuts."""
+    if not 0 <= share < 1:
+        raise PlanError(f"share: got {share}, expected the share of channels to cut, in [0, 1).")
+    count = round(share * total)
+    if count > free:
+        raise PlanError(
+            f"share: got {share:g}, but the floor leaves {free} of {total} channels to cut "
+            f"({free / total:.1%}). Lower the floor or the share."
+        )
+    return count

@@ -100,7 +100,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a file with the lease of this process within the block. The file of a dead process is replaced.
 
     Args:
-        path: the file, whose folder is made if it is missing.
+        path: the file, whose folder is made if it is missing. After the block it is removed if it is empty,
+            and so are the folders around it that were made.
         what: the name of the work that one process at a time may do, for messages.
 
     Raises:

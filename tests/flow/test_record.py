@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,13 @@ def test_settings_of_a_search_count_only_if_a_flow_selects_by_one(tmp_path: Path
     earlier = load_config(
         {
             "score": {"learning_rate": 0.02, "optimizer": "sgd", "rungs": ["calibrate"]},
-            "search": {"warm_starts": [], "sampler": "random", "trials": 7},
+            "search": {
+                "warm_starts": [],
+                "sampler": "random",
+                "trials": 7,
+                "pruner": "hyperband",
+                "evolution": {"population": 9},
+            },
         }
     )
     FlowRecord(tmp_path, {}, to_values(earlier), Measured(**MEASURED)).require(RunConfig())
@@ -54,3 +61,19 @@ def test_settings_of_a_search_count_only_if_a_flow_selects_by_one(tmp_path: Path
         FlowRecord(tmp_path, {}, {**to_values(earlier), **select}, Measured(**MEASURED)).require(
             load_config(select)
         )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("search.pruner", "hyperband"), ("search.evolution.population", 9)]
+)
+def test_the_pruner_and_the_evolution_count_if_a_flow_selects_by_a_search(
+    tmp_path: Path, key: str, value: str | int
+) -> None:
+    _, *names = key.split(".")
+    changed: Any = value
+    for name in reversed(names):
+        changed = {name: changed}
+    select = {"select": {"by": "search"}}
+    earlier = to_values(load_config({**select, "search": changed}))
+    with pytest.raises(StudyError, match=f"half done with {re.escape(key)} = "):
+        FlowRecord(tmp_path, {}, earlier, Measured(**MEASURED)).require(load_config(select))

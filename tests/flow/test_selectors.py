@@ -14,11 +14,11 @@ from torch import nn
 import autoprune.flow
 from autoprune.config import load_config
 from autoprune.criteria import channel_scales, importance
-from autoprune.errors import PlanError
+from autoprune.errors import ConfigError, PlanError
 from autoprune.execution import Setting
 from autoprune.exporting import read_recipe
 from autoprune.flow import SELECTORS, FlowState, Selection, Workbench, check_amounts, pass_limits
-from autoprune.flow._selectors import select
+from autoprune.flow._selectors import check_threshold, select
 from autoprune.graph import Plan
 from autoprune.space import Budget, SpaceSpec
 from autoprune.training import Task
@@ -78,6 +78,55 @@ def test_one_threshold_leaves_skipped_groups_whole(tmp_path: Path) -> None:
     plan = select(Selection(bench, given.state))
     assert set(plan) == {second}
     assert len(plan[second]) == 8 - round(0.4 * 8)
+
+
+def test_a_share_without_a_floor_is_cut(tmp_path: Path) -> None:
+    select = {"share": 0.5, "floor": 0, "criterion": "l2"}
+    config = settings(tmp_path, flow={"stages": ["select"]}, select=select, budget=None, sparsify=None)
+    widths = read_recipe(autoprune.prune(net(), DATA, config).folder).plan.widths
+    assert sum(8 - width for width in widths.values()) == 8
+
+
+class HalfNormed(nn.Module):
+    """Two searchable groups. A BatchNorm scales the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8)
+        self.second, self.head = nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(self.norm(self.first(x)).relu()).relu()
+        return self.head(y.mean((2, 3)))  # type: ignore[no-any-return]  # modules return Any
+
+
+SKIPPED = "select.by: the search space skips every group of Sequential. Shorten its skip."
+
+
+@pytest.mark.parametrize(
+    ("model", "skip", "sections", "message"),
+    [
+        (net(), ["*"], {}, SKIPPED),
+        (net(), ["*"], {"select": {"criterion": "l2"}}, SKIPPED),
+        (net(norm=False), ["*"], {"sparsify": {"penalty": "group-lasso"}}, SKIPPED),
+        (
+            HalfNormed(),
+            ["first"],
+            {},
+            "select.by: the search space skips every group of HalfNormed that a BatchNorm scales. Shorten "
+            'its skip, or set select.criterion, such as "lamp".',
+        ),
+    ],
+    ids=["scales", "criterion", "penalty", "groups with a scale"],
+)
+def test_a_space_that_skips_all_compared_groups_is_named(
+    tmp_path: Path, model: nn.Module, skip: list[str], sections: dict[str, Any], message: str
+) -> None:
+    config = load_config(settings(tmp_path, **sections))
+    prunable = autoprune.trace(model, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(ConfigError) as raised:
+        check_threshold(config, config.flow.stages, prunable, SpaceSpec(skip=tuple(skip)))
+    assert str(raised.value) == message
 
 
 def test_a_criterion_replaces_the_scales(tmp_path: Path) -> None:

@@ -233,6 +233,10 @@ def test_it_trains_before_and_after_narrowing(mode: str) -> None:
         ((12, 24, 3, 3, 2), "expected a delta below the number of channels and a step that divides delta"),
         ((12, 24, 0), "got kernel_size=0, expected 1 or more"),
         ((12, 24, (3, -1)), r"got kernel_size=\(3, -1\), expected 1 or more"),
+        ((12, 24, "3"), "got kernel_size='3', expected an int or a pair of ints"),
+        ((12, 24, 2.5), "got kernel_size=2.5, expected an int or a pair of ints"),
+        ((12, 24, (3,)), r"got kernel_size=\(3,\), expected an int or a pair of ints"),
+        ((12, 24, 3, 0, 1, "2"), "got stride='2', expected an int or a pair of ints"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(arguments: tuple[Any, ...], message: str) -> None:

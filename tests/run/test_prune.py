@@ -167,6 +167,14 @@ def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
         ({"flow": {"stages": ["select", "repare"]}}, r'flow.stages: unknown .*"repair"'),
         ({"flow": {"stages": ["repair", "select"]}}, r'"rebuild" must come before "repair"'),
         ({"flow": {"stages": ["sparsify"]}}, r'expected "select" or "mask" among them'),
+        (
+            {"flow": {"stages": ["select", "finetune", "sparsify"]}},
+            r'"sparsify" must come before "finetune"',
+        ),
+        (
+            {"flow": {"stages": ["select", "repair", "sparsify", "finetune"]}},
+            r'"sparsify" must come before "repair"',
+        ),
         ({"select": {"by": "treshold"}}, "select.by: unknown"),
         ({"select": {"share": 0.5}}, r"got \[budget\] and select.share, expected one of"),
         ({"select": {"by": "library", "share": 0.5}}, "select.share: select.by = .library. does not read it"),
