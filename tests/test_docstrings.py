@@ -1,4 +1,4 @@
-"""Docstrings of public functions are complete and their examples run. All examples call existing functions."""
+"""Docstrings of public functions are complete, and examples run. All examples call existing functions."""
 
 from __future__ import annotations
 

@@ -217,8 +217,8 @@ class RunSpec(RunConfig):
         """Whether the divisor has to be measured.
 
         It is measured if it is "auto". That is the default if latency is limited or minimised and the space's
-        file has no divisor. Without one, candidates with widths between the steps of a runtime are slower than
-        the space assumes.
+        file has no divisor. Without one, candidates with widths between the steps of a runtime are slower
+        than the space assumes.
         """
         if self.search.divisor is not None or not self.limits_latency:
             return self.search.divisor == AUTO
