@@ -9,8 +9,8 @@ with as many trials as the default search, and the default search, with and with
 fill the same budget and get the same finetune, once with each of two learning rates, with the dense model as
 teacher. The one with the higher validation score counts. Arms of autoprune keep channels by the default
 criterion and start from refitted layers. Those of other tools keep their own channels and weights. The test
-part is read once, at the end of each finetune. Rows are appended to contest.csv as they come, and a search or
-a finetune that was cut off continues. The scores of the dense models are in dense.csv.
+part is read once, at the end of each finetune, and once for the dense model. Rows are appended to contest.csv
+as they come, those of dense models to dense.csv, and a search or a finetune that was cut off continues.
 
 If the budget is a latency, it is the measured one in ONNX Runtime, of 8 images on one thread. Each finetuned
 model is timed once more, side by side with the dense model, and its row has the share with its interval.
@@ -59,10 +59,9 @@ def main() -> None:
         return
     RUNS.mkdir(parents=True, exist_ok=True)
     done = {(row["setup"], row["arm"], int(row["seed"])) for row in rows_of(RESULTS)}
-    for setup in options.setups:
-        note_dense(setup)
     for seed, setup, arm in itertools.product(options.seeds, options.setups, options.arms):
         if (setup, arm, seed) not in done and fits(setup, arm):
+            note_dense(setup)
             try:
                 append_row(RESULTS, measure(setup, arm, seed))
             except BudgetError as error:
