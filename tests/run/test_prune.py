@@ -266,7 +266,8 @@ def test_several_strengths_are_tried_shown_and_stored(tmp_path: Path) -> None:
     best = min(facts["trials"], key=lambda trial: (-trial["cut_score"], trial["strength"]))
     assert facts["strength"] == best["strength"]
     shown = [event.text for event in events if isinstance(event, Stage) and event.text.startswith("strength")]
-    assert [line.split(":")[0] for line in shown] == ["strength 0.0001", "strength 0.1"]
+    chosen = f"strength {best['strength']:g} was trained in full"
+    assert [line.split(":")[0] for line in shown] == ["strength 0.0001", "strength 0.1", chosen]
     table = (result.folder / "1-sparsify.csv").read_text().splitlines()
     assert {line.partition(",")[0] for line in table[1:]} >= {"0.0001", "0.1"}
     assert (result.folder / "1-sparsify.png").stat().st_size > 0
