@@ -24,7 +24,7 @@ LABELS = {
     "tp-isomorphic": "Torch-Pruning, isomorphic",
     "kirigami-greedy": "torch-kirigami, greedy",
     "random": "autoprune, random search",
-    "reconstruction": "autoprune, least error without a search",
+    "taylor": "autoprune, Taylor ranking without a search",
     "search": "autoprune search (default)",
 }
 """{arm: its label}. Other arms are not drawn."""
@@ -62,12 +62,15 @@ def draw(setup: str, tests: dict[str, np.ndarray], dense: float) -> None:
         color = "C0" if arm == "search" else "0.5"
         axes.plot(tests[arm], np.full(len(tests[arm]), line), "o", color=color, alpha=0.6)
         axes.plot([tests[arm].mean()] * 2, [line - 0.3, line + 0.3], color=color, lw=2.5)
-        right = tests[arm].max() + 0.25
-        axes.annotate(f"{tests[arm].mean():.1f}", (right, line), va="center", fontsize=9, color=color)
+        left = tests[arm].min() - 0.2
+        axes.annotate(
+            f"{tests[arm].mean():.1f}", (left, line), ha="right", va="center", fontsize=9, color=color
+        )
     axes.axvline(dense, ls="--", color="0.3", label=f"dense model {dense:.1f}")
     axes.set_yticks(range(len(arms)), [LABELS[arm] for arm in arms])
     axes.set_xlabel("test accuracy after the same finetune, %")
-    axes.legend(loc="lower right", fontsize=9)
+    axes.legend(loc="lower center", fontsize=9)
+    axes.margins(x=0.12)
     axes.grid(axis="x", alpha=0.3)
     seeds = len(next(iter(tests.values())))
     counted = "one seed" if seeds == 1 else f"{seeds} seeds and their mean"
