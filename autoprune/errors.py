@@ -145,7 +145,10 @@ def shown_value(value: object) -> str:
 def a_kind(value: object) -> str:
     """Return the name of a value's type with its article: "an int", "a list"."""
     name = type(value).__name__
-    return f"an {name}" if name[:1].lower() in "aeio" else f"a {name}"
+    sounds_like_a_vowel = name.lower().startswith(tuple("aeio")) and not name.lower().startswith(
+        ("one", "once")
+    )
+    return f"an {name}" if sounds_like_a_vowel else f"a {name}"
 
 
 def shortened(text: str, longest: int = _LONGEST_LINE) -> str:

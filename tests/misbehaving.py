@@ -541,9 +541,9 @@ def needs_more(path: str) -> Any:
 DATA = {
     "read_once": "train: a Once can be read only once: it yielded no batch when it was read again",
     "validation_read_once": "val: a Once can be read only once",
-    "endless_validation": "val: a Endless without a length. Give it a __len__",
+    "endless_validation": "val: an Endless without a length. Give it a __len__",
     "endless_validation_with_length": "val: expected 2 batches by its length, got more",
-    "endless_training": "train: a Endless without a length",
+    "endless_training": "train: an Endless without a length",
     "shorter_than_said": "train: got 3 batches, expected 9 by its length. Correct its __len__",
     "leaves_in_length": "train: its length cannot be read: SystemExit: 0",
     "empty_training": "train: the part is empty",
