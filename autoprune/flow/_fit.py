@@ -61,7 +61,7 @@ def check_fit(config: RunConfig, prunable: Prunable, space: SpaceSpec) -> None:
         if not NEEDS[need].fits(prunable):
             raise ConfigError(
                 f'flow.method: "{method}" needs {NEEDS[need].about}, but {model} has none. '
-                "`autoprune methods` lists what the others need."
+                "`autoprune methods` lists the needs of the others."
             )
     if not prunable.searchable and "select" in stages_of(config):
         raise ConfigError(f"flow: {model} has no channel group to narrow. See `autoprune inspect`.")

@@ -69,7 +69,7 @@ def _json(path: Path, at: list[Any], value: Any = None, new: bool = False) -> No
 
 
 def _damaged(text: str, at: list[Any], value: Any, new: bool) -> str:
-    """Put a value in a place of a JSON text. See the README for what stands for null and for nothing."""
+    """Put a value in a place of a JSON text. The README names the marks of null and of nothing."""
     content = json.loads(text)
     marker = value if isinstance(value, dict) and len(value) == 1 else {}
     plain = None if "null" in marker else _RAW if {"raw", "nest"} & set(marker) else value

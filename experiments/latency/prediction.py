@@ -14,9 +14,9 @@ activations of narrow random networks from vanishing into slow denormal numbers.
     python -m experiments.latency.prediction [--models resnet50] [--batches 1] [--seconds 180]
 
 Appends the rows of a model, runtime and batch to prediction.csv, and leaves out what is there. Tables are
-kept in tables/, and measured where they are missing. Where the machine was so busy that half of the ratios'
-intervals are wider than what is claimed, to either side, rows and table are thrown away, whatever the errors.
-More seconds make them narrower.
+kept in tables/, and measured if they are missing. If the machine was so busy that half of the ratios'
+intervals are wider than the claimed error, to either side, rows and table are thrown away, whatever the
+errors. More seconds make the intervals narrower.
 `python -m experiments.latency.summarise` sums up and draws.
 """
 
