@@ -19,11 +19,18 @@ OWN = {"resnet20": (1, 28), "resnet56": (3, 32), "vgg16_bn": (3, 32), "densenet4
 
 
 def build(name: str) -> tuple[nn.Module, Tensor]:
-    """Return a model with random weights and an example input at batch 1. "autoprune/NAME" is of the zoo."""
-    own = name.removeprefix("autoprune/")
-    if own != name:
+    """Return a model of torchvision with random weights, and an example input at batch 1.
+
+    "autoprune/NAME" is of the zoo, "timm/NAME" of timm.
+    """
+    library, _, own = name.rpartition("/")
+    if library == "autoprune":
         channels, size = OWN[own]
         return make_model(own, 10, channels), torch.zeros(1, channels, size, size)
+    if library == "timm":
+        import timm
+
+        return timm.create_model(own), torch.zeros(1, 3, 224, 224)
     # The truncated normal initialisation of these two takes minutes.
     slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     size = 299 if name == "inception_v3" else 224

@@ -39,7 +39,7 @@ class Case:
     """A net, and how its candidates are narrowed.
 
     Attributes:
-        net: torchvision's name.
+        net: torchvision's name, or "timm/NAME".
         ratios: keep ratios. Each gives a candidate.
         only: parts of group names, one of which a group must hold to be narrowed. All groups if empty.
     """
@@ -53,7 +53,7 @@ CASES = (
     Case("resnet50", (0.86, 0.7, 0.5)),
     Case("mobilenet_v3_large", (0.86, 0.7, 0.5)),
     Case("vit_b_16", (0.75, 0.5), ("mlp",)),
-    Case("vit_b_16", (0.75, 0.5), ("self_attention",)),
+    Case("timm/vit_base_patch16_224", (0.75, 0.5), ("attn",)),
     Case("vgg16", (0.7,)),
 )
 
