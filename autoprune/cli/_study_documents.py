@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AliasPath, Field
 
@@ -156,6 +156,8 @@ class ReportDocument(Document):
         page: the HTML report.
         finetuned: the finetuned trials whose models still exist.
         next_step: a line that names the next command, for the folder in which this one ran.
+        settings: {section: {key: value}} of the study, as in a config, with the defaults of keys that were
+            left out. Passwords are not shown.
     """
 
     document: Literal["report"] = "report"
@@ -165,6 +167,7 @@ class ReportDocument(Document):
     page: Text | None
     finetuned: list[FinetunedPart]
     next_step: str
+    settings: dict[str, dict[str, Any]]
 
 
 class FlowsDocument(Document):

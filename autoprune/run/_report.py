@@ -8,12 +8,15 @@ Example:
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 from rich.table import Table
 
+from autoprune.flow import to_values
 from autoprune.reporting import (
     FORMATS,
     StudySummary,
@@ -53,6 +56,7 @@ class Report(Shown):
         page: the HTML page, or None if a plot was requested.
         finetuned: the results of finetunes whose models still exist.
         next_step: a line that names the next command, or "" before the first complete trial.
+        settings: {section: {key: value}} of the study, with the values of keys that were left out.
     """
 
     summary: StudySummary
@@ -60,6 +64,7 @@ class Report(Shown):
     stairs: Path | None
     finetuned: tuple[FinetuneResult, ...]
     next_step: str
+    settings: Mapping[str, Any]
     page: Path | None = None
 
     def _headline(self) -> str:
@@ -114,9 +119,10 @@ def report(
     summary = summarise(opened, with_importances=True)
     measured = stored_stairs(opened)
     is_page = suffix == f".{HTML}"
-    if not summary.ranked() and measured is None and not is_page:
-        return Report(summary, None, None, (), "")
     spec = stored_spec(opened)
+    settings = to_values(spec)
+    if not summary.ranked() and measured is None and not is_page:
+        return Report(summary, None, None, (), "", settings)
     if output is not None:
         path = Path(output)
     else:
@@ -130,11 +136,12 @@ def report(
     results, step = tuple(known_results(opened)), next_step(opened, summary)
     check_writable(path.parent, key)
     if is_page:
-        return Report(summary, None, None, results, step, write_page(opened, summary, path))
+        return Report(summary, None, None, results, step, settings, write_page(opened, summary, path))
     return Report(
         summary,
         plot_study(summary, path) if summary.ranked() else None,
         None if measured is None else plot_stairs(measured, stairs),
         results,
         step,
+        settings,
     )

@@ -14,7 +14,7 @@ import torch
 
 from autoprune.cli._document_base import VERSION
 from autoprune.cli._documents import DOCUMENTS, document, schema
-from autoprune.config import presets
+from autoprune.config import load_config, parse_settings, presets
 from autoprune.exporting import ExportReport
 from autoprune.flow import StageEntry
 from autoprune.graph import Cost
@@ -42,8 +42,12 @@ from autoprune.run import (
     TrainResult,
     Worker,
 )
+from autoprune.run._report import report
+from autoprune.run._resolving.paths import settle
+from autoprune.run._resolving.spec import RunSpec
 from autoprune.space import Budget
-from autoprune.study import MeasuredLatency, Race, RaceEntry, RaceResult, StageRecord
+from autoprune.study import MeasuredLatency, Race, RaceEntry, RaceResult, StageRecord, create_study
+from tests.engines.toy import FACTS
 from tests.reporting.test_tables import FAILED, RECORD, SUMMARY
 
 ENTRY = RaceEntry(settings="f", stages=[StageRecord(epochs=2, score=0.9)])
@@ -100,7 +104,7 @@ RESULTS: list[Any] = [
         stages=(STAGE,),
         model=torch.nn.Identity(),
     ),
-    Report(SUMMARY, None, None, (TUNED,), "", Path("report.html")),
+    Report(SUMMARY, None, None, (TUNED,), "", {"search": {"trials": 3}}, Path("report.html")),
     (FlowComparison("accuracy", 0.9, (ComparedFlow(Path("a"), {"k": "1"}, 0.8, 0.5),), {"k": [("1", 0.8)]}),),
     Inspection(
         "net",
@@ -196,3 +200,21 @@ def test_values_are_those_of_the_result() -> None:
     bench = json.loads(document(RESULTS[12]))["rows"]
     assert [row["ratio"] for row in bench] == [None, 0.5]
     assert json.loads(document(RESULTS[9]))["limits"] == {"macs": 500}
+
+
+def test_a_report_has_the_settings_of_its_study_without_passwords(tmp_path: Path) -> None:
+    changes = [
+        f"output.folder={tmp_path}",
+        "search.trials=7",
+        "search.storage=postgresql://me:secret@host/db",
+    ]
+    config = settle(load_config("digits", changes))
+    url = f"journal:///{tmp_path}/study.log"
+    create_study(url, "toy", config=dataclasses.asdict(config), identity={}, facts=FACTS)
+    text = document(report("toy", url))
+    settings = json.loads(text)["settings"]
+    assert "secret" not in text
+    assert settings["search"].pop("storage") == "postgresql://me:***@host/db"
+    assert RunSpec.of(parse_settings(settings)) == dataclasses.replace(
+        config, search=dataclasses.replace(config.search, storage=None)
+    )

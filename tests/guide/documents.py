@@ -97,7 +97,8 @@ def _type(values: dict[str, Any]) -> str:
     if values.get("type") == "array":
         return f"list of {_type(values['items'])}"
     if values.get("type") == "object":
-        return f"object of {_type(values['additionalProperties'])}"
+        of = values["additionalProperties"]
+        return "object" if of is True else f"object of {_type(of)}"
     return {"string": "text"}.get(str(values.get("type")), str(values.get("type", "any")))
 
 
