@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -69,6 +70,38 @@ ARTEFACT = "folder"
 """Name of the format that is a folder with weights, recipe, ONNX file, report and model card."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of one export, checked.
+
+    Attributes:
+        target: the name of a study, or a folder that `save_pruned` wrote.
+        format: name of the format.
+        output: the file or folder to write, or None for the default.
+        storage: URL of the study's storage, or None for the default.
+        consent: whose code may run.
+        session: the model and the data, if `search` received them.
+        opset: version of ONNX's operators, or None for that of torch's exporter.
+    """
+
+    target: str
+    format: str
+    output: Path | None
+    storage: str | None
+    consent: Consent
+    session: Session
+    opset: int | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Return whether the format is a folder rather than a file."""
+        return self.format in (FOLDER, ARTEFACT)
+
+    def load(self, folder: Path) -> nn.Module:
+        """Load a saved model as the consent allows."""
+        return load_saved(folder, trust=self.consent.trust, model=self.session.model)
+
+
 @entry()
 def export_saved(
     target: str | os.PathLike[str],
@@ -118,11 +151,10 @@ def export_saved(
     _check_format(format_name, opset)
     session = session or Session()
     consent = consent_of(trust, session.config if config is None else config)
-    if dense:
-        with watching(watch) as show:
-            show(Stage(f"exporting the dense model to {format_name}, and comparing the outputs"))
-            return _export_dense(str(target), format_name, output, storage, consent, session, opset)
-    return _export_small(target, format_name, output, storage, consent, session, opset, watch)
+    path = None if output is None else Path(output)
+    request = _Request(str(target), format_name, path, storage, consent, session, opset)
+    with watching(watch) as show:
+        return (_export_dense if dense else _export_small)(request, show)
 
 
 def _check_format(format_name: str, opset: int | None) -> None:
@@ -137,63 +169,41 @@ def _check_format(format_name: str, opset: int | None) -> None:
         raise ExportError(f'opset: got {opset}, but a "{format_name}" has none. Use the format "onnx".')
 
 
-def _export_small(
-    target: str | os.PathLike[str],
-    format_name: str,
-    output: str | os.PathLike[str] | None,
-    storage: str | None,
-    consent: Consent,
-    session: Session,
-    opset: int | None,
-    watch: Watch,
-) -> ExportReport:
+def _export_small(request: _Request, watch: Watcher) -> ExportReport:
     """Export the model of a folder, or that of a study, which notes the file then."""
-    study = None
-    if not Path(target).is_dir():
-        url = find_storage(str(target), storage, or_folder_of="a saved model")
-        study = open_study(url, str(target))
+    folder, study = Path(request.target), None
+    if not folder.is_dir():
+        url = find_storage(request.target, request.storage, or_folder_of="a saved model")
+        study = open_study(url, request.target)
+        folder = saved_model_folder(
+            study, request.consent, request.session, is_written=request.output is None, watch=watch
+        )
+    watch(Stage(f"exporting to {request.format}, and comparing the outputs"))
     kept = {} if study is None else protected_files(study.url, stored_spec(study))
-    with watching(watch) as show:
-        folder = (
-            Path(target)
-            if study is None
-            else saved_model_folder(study, consent, session, is_written=output is None, watch=show)
-        )
-        show(Stage(f"exporting to {format_name}, and comparing the outputs"))
-        report = _export_folder_of(
-            folder, format_name, output, kept, trust=consent.trust, model=session.model, opset=opset
-        )
-        if format_name == ARTEFACT:
-            _complete(report.path, folder, study, show, trust=consent.trust, model=session.model)
-        elif output is None and (folder / CARD).exists():  # it lists the files
-            complete_artefact(folder, watch=show)
+    report = _export_folder_of(request, folder, kept)
+    if request.format == ARTEFACT:
+        _complete(request, report.path, folder, study, watch)
+    elif request.output is None and (folder / CARD).exists():  # it lists the files
+        complete_artefact(folder, watch=watch)
     if study is not None:
         note_export(study, folder, report.path)
         keep_files(study, silent)
     return report
 
 
-def _export_folder_of(
-    folder: Path,
-    format_name: str,
-    output: str | os.PathLike[str] | None,
-    kept: Mapping[Path, str],
-    *,
-    trust: bool,
-    model: nn.Module | None,
-    opset: int | None,
-) -> ExportReport:
+def _export_folder_of(request: _Request, folder: Path, kept: Mapping[Path, str]) -> ExportReport:
+    """Export the model of a folder, but never over a protected file or over the weights that are read."""
     own = (WEIGHTS, RECIPE)
-    if format_name in (FOLDER, ARTEFACT):
-        where = Path(output) if output is not None else folder
-        for name in own if format_name == FOLDER else (*own, ONNX, CARD, PAGE, INT8):
+    if request.is_folder:
+        where = request.output or folder
+        for name in own if request.format == FOLDER else (*own, ONNX, CARD, PAGE, INT8):
             require_unprotected(where / name, "--output", kept)
-        return _export_folder(folder, where, format_name, trust=trust, model=model)
-    path = Path(output) if output is not None else folder / exported_file(format_name)
+        return _export_folder(request, folder, where)
+    path = request.output or folder / exported_file(request.format)
     require_unprotected(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
-    small = load_saved(folder, trust=trust, model=model)
-    example = _example(small, folder, model)
-    return export_model(small, path, format=format_name, example_inputs=example, opset=opset)
+    small = request.load(folder)
+    example = _example(small, folder, request.session.model)
+    return export_model(small, path, format=request.format, example_inputs=example, opset=request.opset)
 
 
 def _example(small: nn.Module, folder: Path, model: nn.Module | None) -> Tensor | None:
@@ -206,18 +216,12 @@ def _example(small: nn.Module, folder: Path, model: nn.Module | None) -> Tensor 
 
 
 def _complete(
-    where: Path,
-    folder: Path,
-    study: SearchStudy | None,
-    watch: Watcher,
-    *,
-    trust: bool,
-    model: nn.Module | None,
+    request: _Request, where: Path, folder: Path, study: SearchStudy | None, watch: Watcher
 ) -> None:
     """Add the exported files, the report and the card to the weights that were copied from another folder."""
-    small = load_saved(where, trust=trust, model=model)
+    small = request.load(where)
     formats = present_formats(folder) if study is None else stored_spec(study).output.formats
-    export_formats(where, small, formats, _example(small, where, model), watch=watch)
+    export_formats(where, small, formats, _example(small, where, request.session.model), watch=watch)
     if study is not None:
         write_page(study, summarise(study, with_importances=True), where / PAGE)
     for name in (PAGE, INT8):
@@ -227,33 +231,26 @@ def _complete(
     complete_artefact(where, watch=watch)
 
 
-def _export_dense(
-    study: str,
-    format_name: str,
-    output: str | os.PathLike[str] | None,
-    storage: str | None,
-    consent: Consent,
-    session: Session,
-    opset: int | None,
-) -> ExportReport:
-    is_folder = format_name in (FOLDER, ARTEFACT)
-    if is_folder or Path(study).is_dir():
-        what = f"--format {format_name}" if is_folder else f"{study} is a folder"
-        raise ExportError(f"--dense: {what}. Name a study, and one of {', '.join(EXPORTERS)}.")
-    opened = open_study(find_storage(study, storage), study)
-    spec = with_objects(stored_spec(opened), consent.own)
-    path = Path(output or spec.folder / f"dense{find_exporter(format_name).suffix}")
-    if output is None:
-        require_own_path(opened, "--output", path, consent)
-    require_unprotected(path, "--output", protected_files(opened.url, spec))
-    with trusted(opened, spec, consent):
-        dense = given_dense(session.model, session.data, spec) or load_dense(spec)
-    require_weights(dense, opened, spec)
+def _export_dense(request: _Request, watch: Watcher) -> ExportReport:
+    """Export the dense model of a study."""
+    watch(Stage(f"exporting the dense model to {request.format}, and comparing the outputs"))
+    if request.is_folder or Path(request.target).is_dir():
+        got = f"--format {request.format}" if request.is_folder else f"{request.target} is a folder"
+        raise ExportError(f"--dense: {got}. Name a study, and one of {', '.join(EXPORTERS)}.")
+    study = open_study(find_storage(request.target, request.storage), request.target)
+    spec = with_objects(stored_spec(study), request.consent.own)
+    path = request.output or spec.folder / f"dense{find_exporter(request.format).suffix}"
+    if request.output is None:
+        require_own_path(study, "--output", path, request.consent)
+    require_unprotected(path, "--output", protected_files(study.url, spec))
+    with trusted(study, spec, request.consent):
+        dense = given_dense(request.session.model, request.session.data, spec) or load_dense(spec)
+    require_weights(dense, study, spec)
     part, example = dense.model, dense.example_inputs
     if spec.model.target is not None:
         part = dense.model.get_submodule(spec.model.target)
         example = inputs_of_part(dense.model, example, spec.model.target)
-    return export_model(part, path, format=format_name, example_inputs=example, opset=opset)
+    return export_model(part, path, format=request.format, example_inputs=example, opset=request.opset)
 
 
 def saved_model_folder(
@@ -317,20 +314,18 @@ def _export_advice(study: SearchStudy, folder: Path) -> str:
     return f"nothing in {folder / BEST} yet. Finetuned so far: {names}. Export one with `{command}`."
 
 
-def _export_folder(
-    folder: Path, output: Path, format_name: str, *, trust: bool, model: nn.Module | None
-) -> ExportReport:
+def _export_folder(request: _Request, folder: Path, output: Path) -> ExportReport:
     """Write weights and recipe to a folder, load them from it, and compare every tensor with the original."""
-    recipe, small = read_recipe(folder), load_saved(folder, trust=trust, model=model)
+    recipe, small = read_recipe(folder), request.load(folder)
     if output.resolve() != folder.resolve():
-        require_free(output, folder, is_whole=format_name == ARTEFACT)
-        if format_name == ARTEFACT:
+        require_free(output, folder, is_whole=request.format == ARTEFACT)
+        if request.format == ARTEFACT:
             begin_artefact(output)
         save_pruned(small, recipe.plan, output, extra=recipe.extra)
-    loaded, saved = load_saved(output, trust=trust, model=model).state_dict(), small.state_dict()
+    loaded, saved = request.load(output).state_dict(), small.state_dict()
     differences = [
         float((loaded[name].double() - leaf.double()).abs().max())
         for name, leaf in saved.items()
         if leaf.numel()
     ]
-    return ExportReport(output, format_name, max(differences, default=0.0))
+    return ExportReport(output, request.format, max(differences, default=0.0))
