@@ -41,7 +41,7 @@ def start_forked(words: Sequence[str], folder: Path) -> int:
 def forked(call: Callable[[], None], folder: Path) -> int:
     """Call a function in a forked child of this process, which has the modules loaded. Return its pid.
 
-    The child works in the folder, and appends what it prints to `log` there. Like a command, it exits with
+    The child works in the folder, and appends its output to `log` there. Like a command, it exits with
     code 2 after an error of autoprune.
     """
     pid = os.fork()

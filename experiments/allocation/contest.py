@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--setups", nargs="+", default=list(SETUPS), choices=SETUPS)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--table", action="store_true", help="print the tables of what is measured so far")
+    parser.add_argument("--table", action="store_true", help="print the tables of the results so far")
     parser.add_argument("--compute", action="store_true", help="print the time of searches over a finetune's")
     options = parser.parse_args()
     if options.table or options.compute:

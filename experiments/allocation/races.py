@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--setups", nargs="+", default=list(SETUPS), choices=SETUPS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", default=["default"], choices=STUDIES, help="warm starts")
-    parser.add_argument("--table", action="store_true", help="print the tables of what is measured so far")
+    parser.add_argument("--table", action="store_true", help="print the tables of the results so far")
     options = parser.parse_args()
     if options.table:
         print("\n".join(table(options.setups)))

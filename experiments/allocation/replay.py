@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=list(TRIALS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--cold", action="store_true", help="without warm starts")
-    parser.add_argument("--table", action="store_true", help="print the tables of what is measured so far")
+    parser.add_argument("--table", action="store_true", help="print the tables of the results so far")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.table:

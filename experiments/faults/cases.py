@@ -34,8 +34,8 @@ class Case:
         verb: the command that gets it, "python" for the functions of the package, or "none" for no verb.
         arguments: the whole command line, or one text of Python code.
         steps: how the folder is prepared: see `steps.py`.
-        expect: "refused" (one clear line, exit code 2), "accepted" (exit code 0) or "either"; "told" is
-            either, with one of the words of `says` in the output of what is accepted, too.
+        expect: "refused" (one clear line, exit code 2), "accepted" (exit code 0) or "either". "told" is
+            "either", but the output of an accepted case must also hold one of the words of `says`.
         says: words of which the message, or the output of an accepted case, must hold one. Empty means any.
         writes: patterns of files that the command may write or change.
         file_size: most bytes of a file, as if the disk were full, or None for no limit.

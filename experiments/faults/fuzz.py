@@ -63,11 +63,13 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[], help="words, of which names of cases hold one")
-    parser.add_argument("--every", type=int, default=1, help="run every so many-th case alone")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="run only cases with one of these words in the name"
+    )
+    parser.add_argument("--every", type=int, default=1, help="run only every N-th case")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0, help="after which a case counts as hung")
-    parser.add_argument("--keep", type=Path, help="what was seen so far; goes on after the cases in it")
+    parser.add_argument("--keep", type=Path, help="file of outcomes. Cases in it are not run again")
     parser.add_argument("--details", type=Path, help="receives the cases that ended otherwise, as JSON lines")
     return parser.parse_args()
 

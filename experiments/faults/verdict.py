@@ -98,8 +98,8 @@ def _lacks(says: Iterable[str], text: str) -> bool:
 def unexpected_changes(case: Case, outcome: Outcome) -> dict[str, str]:
     """Return the files that were left or changed and should not have been.
 
-    A refused command changes nothing but what the case names. One that goes on may write into its folder, but
-    leaves no parts of files and changes nothing outside.
+    A refused command may change only the files that the case names. A command that goes on may write into its
+    folder. It leaves no parts of files, and changes nothing outside.
     """
     refused = outcome.code != 0
     allowed = [*_HARMLESS, *(f"work/{pattern}" for pattern in case.writes)]

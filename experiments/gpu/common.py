@@ -60,7 +60,7 @@ class Bench:
         """Do a measurement and write its row, or the reason why it failed. The step goes on in both cases.
 
         Args:
-            known: what the row says of the case.
+            known: the columns that describe the case.
             columns: the columns that `work` fills, which stay empty if it fails.
             work: returns their values.
         """

@@ -73,7 +73,7 @@ def measured(bench: Bench, name: str, sizes: Sizes) -> dict[str, object]:
 
 def times(bench: Bench, prunable: Prunable, plan: Plan, example: Tensor, sizes: Sizes) -> dict[str, object]:
     """Time each part on the device. The images are there already."""
-    rebuild(prunable, plan)  # what the first call loads is not counted
+    rebuild(prunable, plan)  # the first call loads libraries, which is not timed
     rebuilt = [bench.timed(lambda: rebuild(prunable, plan)) for _ in range(5)]
     batches = [each.to(bench.device) for each in images_like(example, sizes.timed // BATCH, BATCH)]
     bench.reset_peak()

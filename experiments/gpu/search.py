@@ -77,7 +77,7 @@ def whole(bench: Bench, folder: Path) -> dict[str, object]:
 
 
 def base_settings(bench: Bench, folder: Path) -> Sequence[str]:
-    """Return what the searches of these experiments have in common, as changes of the config "digits".
+    """Return the settings that all searches of these experiments share, as changes of the config "digits".
 
     Raises:
         FileNotFoundError: there is no Fashion-MNIST here.

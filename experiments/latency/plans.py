@@ -175,7 +175,7 @@ def fastest(
         vectorized=True,
         updating="deferred",
         polish=False,
-        tol=0.0,  # else it ends once its plans are alike: 10% above what it finds later, for ResNet-50
+        tol=0.0,  # otherwise it ends once its plans are alike, for ResNet-50 10% above the later best
     )
     fastest_widths: IntArray = space.decode(found.x)
     return fastest_widths

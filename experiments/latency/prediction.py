@@ -2,21 +2,21 @@
 
 In ONNX Runtime and eager PyTorch on the CPU, at batch 1 and 32, always on one thread. ResNet-20 at 28 px,
 ResNet-50 and MobileNetV3-L at 224 px. 30 candidates each: keep ratios drawn for each group from [0.1, 1], in
-every other candidate rounded to multiples of 8. None of them had a part in the table. Each is exported or
-rebuilt as a user would. All are timed in turn with the dense model, over minutes, as a machine that others
-use slows narrow models down more than wide ones while it is busy: a ratio goes by the rounds in which both
-ran fast. Milliseconds are the ratio to the dense model times the table's milliseconds of that, so that a
-machine that changed since the table cancels out.
+every other candidate rounded to multiples of 8. The table was fitted without them. Each is exported or
+rebuilt as a user would do it. All are timed in turn with the dense model, over minutes: a busy machine slows
+narrow models more than wide ones, so a ratio uses the rounds in which both ran fast. Milliseconds are this
+ratio times the dense model's milliseconds in the table, so that a change of the machine's speed since the
+table cancels out.
 
 Weights are random, as latency does not depend on them. BatchNorms get random scales and shifts, which keep
 activations of narrow random networks from vanishing into slow denormal numbers.
 
     python -m experiments.latency.prediction [--models resnet50] [--batches 1] [--seconds 180]
 
-Appends the rows of a model, runtime and batch to prediction.csv, and leaves out what is there. Tables are
-kept in tables/, and measured if they are missing. If the machine was so busy that half of the ratios'
-intervals are wider than the claimed error, to either side, rows and table are thrown away, whatever the
-errors. More seconds make the intervals narrower.
+Appends the rows of a model, runtime and batch to prediction.csv, unless they are there. Tables are kept in
+tables/, and measured if they are missing. If the machine was so busy that half of the ratios' intervals are
+wider than the claimed error to either side, rows and table are thrown away, however small the errors are.
+More seconds make the intervals narrower.
 `python -m experiments.latency.summarise` sums up and draws.
 """
 

@@ -59,8 +59,8 @@ def summarise_predictions() -> Part:
     total = len(MODELS) * len(RUNTIMES) * len(BATCHES)
     said = (
         f"Predictions, {len(settings)} of {total} settings: mean errors of "
-        f"{min(errors.values()):.1%} to {max(errors.values()):.1%} (target: at most {ERROR:.0%}); over it: "
-        f"{', '.join(over) or 'none'}."
+        f"{min(errors.values()):.1%} to {max(errors.values()):.1%} (target: at most {ERROR:.0%}). "
+        f"Settings above the target: {', '.join(over) or 'none'}."
     )
     return ["## Predicted against measured", *markdown_table(head, table)], [said]
 
@@ -95,8 +95,9 @@ def _plans_verdict(where: str, plans: Mapping[str, Row]) -> str:
     faster = [name for name in ("snapped", "importance") if plans_apart(plans["aware"], plans[name])]
     return (
         f"Plans, {where}: the latency-aware plan takes {share:.2f} of the latency of one ratio for all "
-        f"(target: at most {SHARE}); faster than {' and '.join(faster) or 'neither'} of the other two "
-        f"({', '.join(f'{name} {ratio:.3f}' for name, ratio in ratios.items())} of the dense model's)."
+        f"(target: at most {SHARE}). Of the other two, "
+        f"it is faster than {' and '.join(faster) or 'neither'}. Shares of the dense model's latency: "
+        f"{', '.join(f'{name} {ratio:.3f}' for name, ratio in ratios.items())}."
     )
 
 
@@ -129,8 +130,8 @@ def summarise_search() -> Part:
     said = (
         f"Search under 60% of the latency: the winner, trial {winner['trial']}, takes "
         f"{_percent(winner['measured'])}% [{_percent(winner['low'])}, {_percent(winner['high'])}] of the "
-        f"dense model's time, and {_percent(winner['once_more'])}% when timed once more; "
-        f"the {len(rows)} finalists were predicted with a mean error of {float(np.mean(np.abs(errors))):.1%}."
+        f"dense model's time, and {_percent(winner['once_more'])}% when timed once more. "
+        f"The {len(rows)} finalists were predicted with a mean error of {float(np.mean(np.abs(errors))):.1%}."
     )
     return ["## A search under 60% of the latency", *markdown_table(head, table)], [said]
 

@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument(
         "--numbers", type=int, nargs=2, default=(0, CANDIDATES), help="first, one after the last"
     )
-    parser.add_argument("--table", action="store_true", help="print the table of what is measured so far")
+    parser.add_argument("--table", action="store_true", help="print the table of the results so far")
     options = parser.parse_args()
     if options.table:
         print("\n".join(table()))

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--ladders", nargs="+", default=["calibrate", "repair"], choices=LADDERS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--finetune", action="store_true", help="train the winners for 8 epochs")
-    parser.add_argument("--table", action="store_true", help="print the table of what is measured so far")
+    parser.add_argument("--table", action="store_true", help="print the table of the results so far")
     options = parser.parse_args()
     if options.table:
         print("\n".join(table()))

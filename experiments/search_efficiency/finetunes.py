@@ -54,7 +54,7 @@ class Candidate:
 
 
 Method = Callable[[str, int], Candidate]
-"""From a setup and a seed to what the method leaves."""
+"""Takes a setup and a seed, and returns the candidate that the method ends with."""
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""Claim: the default rungs and pruner find as good a candidate in the same seconds as any alternative does.
+"""Claim: the default rungs and pruner find as good a candidate in the same seconds as any alternative.
 
 48 candidates a setup climb recalibration, 25 steps and 75 steps to the top, none of them stopped: the
 distinct warm starts of seed 0's curves, then trials of its random-300, by the rule of `correlation`. From
-these rows `ladders` replays what a bar at either rung would have stopped, and what was found by then.
+these rows `ladders` replays which candidates a bar at either rung would have stopped, and the best one by
+then.
 
     python -m experiments.search_efficiency.rungs [--setups resnet20-25]
 
